@@ -1,0 +1,1 @@
+"""The nodes: thin classes over the engine."""

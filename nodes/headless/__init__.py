@@ -1,0 +1,1 @@
+"""Running a workflow without ComfyUI: graph import, checks, execution, command line."""

@@ -1,0 +1,1 @@
+"""The training engine: models, data, objective, loop, checkpoints, formats, sampling. Imports no ComfyUI, ever."""

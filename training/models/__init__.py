@@ -1,0 +1,1 @@
+"""Plain modules, one file per architecture, with the names of the original checkpoints."""
