@@ -123,7 +123,7 @@ def inside_comfyui() -> bool:
 
 def _comfyui_host() -> Host:
     try:
-        from . import host_comfy  # type: ignore[attr-defined]
+        from . import host_comfy
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.endswith("host_comfy"):
             raise
