@@ -1,7 +1,8 @@
 """Pictures from a transformer, with or without what was trained: Euler over a shifted schedule of the flow time.
 
-The schedule is the one that ComfyUI's KSampler follows with sampler `euler`, scheduler `simple` and its FLUX time shift, so a picture made here
-and one made in the graph from the same noise agree. For a rectified flow the noise level sigma is the flow time t: x_t = (1-t) x_0 + t noise.
+The schedule is the one that ComfyUI's KSampler follows with sampler `euler`, scheduler `simple` and its FLUX time shift, so a picture made
+here and one made in the graph from the same noise agree. For a rectified flow the noise level sigma is the flow time t:
+x_t = (1-t) x_0 + t noise.
 
 Letters: B pictures, C latent channels, H and W the latent's sides, L text tokens.
 """
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +49,8 @@ def simple_sigmas(steps: int, shift: float = FLUX_SHIFT, denoise: float = 1.0) -
     """Flow times [steps + 1], falling to exactly 0: every (10000/steps)-th entry of a shifted table of 10000, in fp32.
 
     Args:
-        denoise: below 1 the schedule of int(steps / denoise) steps is taken and only its last `steps` are kept: they start from a partly noised
-            latent. At 0 there is nothing to do and the schedule is empty.
+        denoise: below 1 the schedule of int(steps / denoise) steps is taken and only its last `steps` are kept: they start from a partly
+            noised latent. At 0 there is nothing to do and the schedule is empty.
 
     Raises:
         InputError: steps below 1 or denoise outside 0..1.
@@ -97,17 +100,16 @@ def euler(velocity: Velocity, x: Tensor, sigmas: Tensor, progress: Progress = NO
     """
     progress.start(max(0, len(sigmas) - 1), "step")
     try:
-        return _integrate(velocity, x, sigmas, lambda step: progress.advance(step), progress.check_interrupt)
+        return _integrate(velocity, x, sigmas, progress)
     finally:
         progress.finish()
 
 
-def _integrate(velocity: Velocity, x: Tensor, sigmas: Tensor, after: Callable[[int], None], check_interrupt: Callable[[], None]) -> Tensor:
-    times = sigmas.tolist()
-    for step, (t, next_t) in enumerate(zip(times[:-1], times[1:], strict=True)):
-        check_interrupt()
+def _integrate(velocity: Velocity, x: Tensor, sigmas: Tensor, progress: Progress, done: int = 0) -> Tensor:
+    for step, (t, next_t) in enumerate(pairwise(sigmas.tolist())):
+        progress.check_interrupt()
         x = x + (next_t - t) * velocity(x, t)
-        after(step + 1)
+        progress.advance(done + step + 1)
     return x
 
 
@@ -137,16 +139,21 @@ class Control:
     def __post_init__(self) -> None:
         if not (0 <= self.start <= 1 and 0 <= self.end <= 1 and self.start <= self.end):
             raise InputError(
-                "ControlNet start and end", expected="0 <= start <= end <= 1", found=f"{self.start} and {self.end}", remedy="Use 0 and 1 for all steps."
+                "ControlNet start and end",
+                expected="0 <= start <= end <= 1",
+                found=f"{self.start} and {self.end}",
+                remedy="Use 0 and 1 for all steps.",
             )
         if not math.isfinite(self.strength):
             raise InputError("ControlNet strength", expected="a finite number", found=self.strength, remedy="1 is full strength.")
 
     def active(self, t: float, shift: float) -> bool:
-        return self.strength != 0 and percent_to_sigma(self.end, shift) <= t <= percent_to_sigma(self.start, shift)
+        """Whether it acts at flow time t; compared in fp32, as ComfyUI does, so that a tie falls on the same side."""
+        low, high = torch.tensor([percent_to_sigma(self.end, shift), percent_to_sigma(self.start, shift)]).tolist()
+        return self.strength != 0 and low <= t <= high
 
     def part(self, rows: slice) -> Control:
-        return Control(self.network, self.hint[rows], self.strength, self.start, self.end)
+        return replace(self, hint=self.hint[rows])
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,9 @@ class Prompt:
 
     def part(self, rows: slice) -> Prompt:
         return Prompt(self.text[rows], self.pooled[rows])
+
+
+_Rows = TypeVar("_Rows", Control, Prompt)
 
 
 @torch.no_grad()
@@ -201,23 +211,27 @@ def sample(
     _require_counts(len(noise), text, pooled, hint if control else None)
     mu = resolution_shift(noise.shape[2] * noise.shape[3] // 4) if shift is None else shift
     sigmas = simple_sigmas(steps, mu)
-    parts = [slice(first, first + (batch_size or len(noise))) for first in range(0, len(noise), batch_size or len(noise))]
-    progress.start(len(parts) * steps, "step")
+    size = batch_size or len(noise)
+    progress.start(math.ceil(len(noise) / size) * steps, "step")
     made = []
     try:
-        for number, rows in enumerate(parts):
-            velocity = flux_velocity(
-                model, positive.part(rows), guidance, mu, control.part(rows) if control else None, opposite.part(rows) if opposite else None, cfg
-            )
-            after = _counter(progress, number * steps)
-            made.append(_integrate(velocity, noise[rows].float().to(_device(model)), sigmas, after, progress.check_interrupt).cpu())
+        for number, first in enumerate(range(0, len(noise), size)):
+            rows = slice(first, first + size)
+            velocity = flux_velocity(model, positive.part(rows), guidance, mu, _part(control, rows), _part(opposite, rows), cfg)
+            made.append(_integrate(velocity, noise[rows].float().to(_device(model)), sigmas, progress, number * steps).cpu())
     finally:
         progress.finish()
     return torch.cat(made) / LATENT_SCALE + LATENT_SHIFT
 
 
 def flux_velocity(
-    model: Flux, prompt: Prompt, guidance: float, shift: float, control: Control | None = None, negative: Prompt | None = None, cfg: float = 1.0
+    model: Flux,
+    prompt: Prompt,
+    guidance: float,
+    shift: float,
+    control: Control | None = None,
+    negative: Prompt | None = None,
+    cfg: float = 1.0,
 ) -> Velocity:
     """The transformer as a velocity over scaled latents [B, C, H, W]; a ControlNet acts on both prompts, as it does in ComfyUI."""
 
@@ -260,8 +274,8 @@ def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _counter(progress: Progress, before: int) -> Callable[[int], None]:
-    return lambda step: progress.advance(before + step)
+def _part(whole: _Rows | None, rows: slice) -> _Rows | None:
+    return None if whole is None else whole.part(rows)
 
 
 # ---------------------------------------------------------------- what cannot be sampled
@@ -271,7 +285,7 @@ def _control(network: nn.Module | None, hint: Tensor | None, strength: float, st
     if network is None:
         return None
     if hint is None:
-        raise InputError("ControlNet hint", expected="one hint per picture", found="none", remedy="Connect a hint, or leave the ControlNet out.")
+        raise InputError("ControlNet hint", expected="one per picture", found="none", remedy="Connect a hint, or leave the ControlNet out.")
     return Control(network, hint, strength, start, end)
 
 
@@ -287,4 +301,6 @@ def _negative(negative: tuple[Tensor, Tensor] | None, cfg: float, count: int) ->
 def _require_counts(count: int, text: Tensor, pooled: Tensor, hint: Tensor | None) -> None:
     found = {"noise": count, "text": len(text), "pooled text": len(pooled)} | ({} if hint is None else {"hints": len(hint)})
     if len(set(found.values())) > 1 or count == 0:
-        raise InputError("pictures to sample", expected="one caption, noise and hint for each", found=found, remedy="Give equally many of each.")
+        raise InputError(
+            "pictures to sample", expected="one caption, noise and hint each", found=found, remedy="Give equally many of each."
+        )
