@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
+from .control_residuals import ControlResiduals
 
 ROPE_THETA = 10_000
 TIME_FACTOR = 1000.0
@@ -51,42 +51,53 @@ class FluxConfig:
         return self.hidden_size // self.head_dim
 
     @classmethod
-    def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]], axes: tuple[int, ...] | None = None) -> FluxConfig:
+    def from_shapes(
+        cls, shapes: Mapping[str, tuple[int, ...]], axes: tuple[int, ...] | None = None, subject: str = "transformer weights"
+    ) -> FluxConfig:
         """Reads every size from the shapes of a checkpoint in original names.
 
         Raises:
-            InputError: when a tensor that names a size is missing, or the head width needs `axes` to be given.
+            InputError: when a tensor that names a size is missing, or the head width needs `axes` to be given; it names `subject`.
         """
-        hidden_size, in_channels = _shape(shapes, "img_in.weight")
-        head_dim = _shape(shapes, "double_blocks.0.img_attn.norm.query_norm.scale")[0]
-        if axes is None and head_dim != sum(FLUX_AXES):
-            raise InputError(
-                "transformer", expected=f"heads of width {sum(FLUX_AXES)}", found=f"width {head_dim}", remedy="Give the rotary axes explicitly."
-            )
+        hidden_size, in_channels = _shape(shapes, "img_in.weight", 2, subject)
+        (head_dim,) = _shape(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", 1, subject)
+        _require_heads(hidden_size, head_dim, axes or FLUX_AXES, subject)
         return cls(
             hidden_size=hidden_size,
             head_dim=head_dim,
             double_depth=_depth(shapes, "double_blocks."),
             single_depth=_depth(shapes, "single_blocks."),
             in_channels=in_channels,
-            context_width=_shape(shapes, "txt_in.weight")[1],
-            vector_width=_shape(shapes, "vector_in.in_layer.weight")[1],
-            mlp_width=_shape(shapes, "double_blocks.0.img_mlp.0.weight")[0],
+            context_width=_shape(shapes, "txt_in.weight", 2, subject)[1],
+            vector_width=_shape(shapes, "vector_in.in_layer.weight", 2, subject)[1],
+            mlp_width=_shape(shapes, "double_blocks.0.img_mlp.0.weight", 2, subject)[0],
             guidance="guidance_in.in_layer.weight" in shapes,
             axes=axes or FLUX_AXES,
         )
 
 
-def _shape(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
-    if name not in shapes:
+def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, rank: int, subject: str) -> tuple[int, ...]:
+    found = tuple(shapes.get(name, ()))
+    if len(found) != rank:
         raise InputError(
-            "transformer weights", expected=f"a FLUX checkpoint with '{name}'", found="no such tensor", remedy="Choose a FLUX transformer file."
-        )
-    return tuple(shapes[name])
+            subject, expected=f"'{name}' with {rank} dimension{'s' if rank > 1 else ''}, as FLUX has it",
+            found=f"the shape {found}" if name in shapes else "no such tensor", remedy="Choose a FLUX file.",
+        )  # fmt: skip
+    return found
+
+
+def _require_heads(hidden_size: int, head_dim: int, axes: tuple[int, ...], subject: str) -> None:
+    if head_dim != sum(axes):
+        found = f"heads of width {head_dim}"
+        raise InputError(subject, expected=f"heads of width {sum(axes)}", found=found, remedy="Give the rotary axes explicitly.")
+    if hidden_size % head_dim:
+        found = f"width {hidden_size} with heads of width {head_dim}"
+        raise InputError(subject, expected="a hidden width of whole heads", found=found, remedy="Choose a FLUX file.")
 
 
 def _depth(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    return 1 + max((int(name[len(prefix) :].split(".", 1)[0]) for name in shapes if name.startswith(prefix)), default=-1)
+    """The number of different block numbers: a gap in the numbering then shows as missing and unexpected tensors."""
+    return len({number for name in shapes if name.startswith(prefix) and (number := name[len(prefix) :].split(".", 1)[0]).isdecimal()})
 
 
 # ---------------------------------------------------------------- tokens and positions
@@ -177,7 +188,7 @@ class MLPEmbedder(nn.Module):
 
 
 class Modulation(nn.Module):
-    """Shift, scale and gate (adaLN-Zero; Peebles & Xie 2022, arXiv:2212.09748), three for each of `sets` places, from the conditioning vector."""
+    """Shift, scale and gate (adaLN-Zero; Peebles & Xie 2022, arXiv:2212.09748) for each of `sets` places, from the conditioning vector."""
 
     def __init__(self, width: int, sets: int) -> None:
         super().__init__()
@@ -277,29 +288,6 @@ class FinalLayer(nn.Module):
 
 
 # ---------------------------------------------------------------- the transformer
-
-
-@dataclass(frozen=True)
-class ControlResiduals:
-    """What a ControlNet adds to the image tokens after each block of its base.
-
-    Rule 'modulo' (XLabs): base block i takes residual i % n. Rule 'interval' (InstantX, diffusers): residual i // ceil(depth / n).
-    """
-
-    double: tuple[Tensor, ...]
-    single: tuple[Tensor, ...]
-    rule: Literal["modulo", "interval"]
-
-    def after(self, residuals: tuple[Tensor, ...], block: int, depth: int) -> Tensor | None:
-        """The residual [B, S, D] after base block number `block` of `depth`, or None when there is none of that kind."""
-        if not residuals:
-            return None
-        index = block % len(residuals) if self.rule == "modulo" else block // math.ceil(depth / len(residuals))
-        return residuals[index]
-
-    def scaled(self, strength: float) -> ControlResiduals:
-        """The same residuals, each multiplied by `strength`."""
-        return ControlResiduals(tuple(r * strength for r in self.double), tuple(r * strength for r in self.single), self.rule)
 
 
 class FluxEmbedders(nn.Module):
@@ -402,6 +390,7 @@ def adopt(model: nn.Module, weights: Mapping[str, Tensor], subject: str) -> None
     ]
     if problems:
         raise InputError(
-            subject, expected=f"exactly the {len(wanted)} tensors of this architecture", found="; ".join(problems), remedy="Choose a matching file."
-        )
+            subject, expected=f"exactly the {len(wanted)} tensors of this architecture", found="; ".join(problems),
+            remedy="Choose a matching file.",
+        )  # fmt: skip
     model.load_state_dict(dict(weights), assign=True)
