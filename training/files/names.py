@@ -75,21 +75,15 @@ _SINGLE_NAMES = _with_parameters(_SINGLE) | {ours: (theirs,) for ours, theirs in
 
 @dataclass(frozen=True)
 class NameMap:
-    """Which diffusers tensors, in order, make up each BFL tensor: of one model with given depths.
-
-    Without `outer` only what a ControlNet shares with its transformer in the blocks is meant.
-    """
+    """Which diffusers tensors, in order, make up each BFL tensor of one model with given depths."""
 
     double_depth: int
     single_depth: int
     guidance: bool
-    outer: bool = True
 
     def pieces(self) -> dict[str, tuple[str, ...]]:
         """{BFL name: diffusers names}, complete."""
-        result: dict[str, tuple[str, ...]] = {}
-        if self.outer:
-            result |= _OUTER_NAMES | (_GUIDANCE_NAMES if self.guidance else {})
+        result = _OUTER_NAMES | (_GUIDANCE_NAMES if self.guidance else {})
         for index in range(self.double_depth):
             result |= _numbered(_DOUBLE_NAMES, f"double_blocks.{index}.", f"transformer_blocks.{index}.")
         for index in range(self.single_depth):
@@ -113,22 +107,24 @@ def diffusers_map(names: Iterable[str]) -> NameMap:
 def flux_from_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A FLUX transformer's weights in diffusers names -> the same in BFL names.
 
+    A part of a model will do (a ControlNet has no last layer); whether a whole one is complete is known to who builds it.
+
     Raises:
-        InputError: naming what is missing and what does not belong.
+        InputError: naming what does not belong, and what is missing of a tensor that is fused of several.
     """
-    pieces = diffusers_map(weights).pieces()
-    require_names((name for parts in pieces.values() for name in parts), weights, "FLUX transformer in diffusers names")
+    pieces = {name: parts for name, parts in diffusers_map(weights).pieces().items() if any(part in weights for part in parts)}
+    require_names((name for parts in pieces.values() for name in parts), weights, "FLUX weights in diffusers names")
     return {name: fuse(name, [weights[part] for part in parts]) for name, parts in pieces.items()}
 
 
 def flux_to_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A FLUX transformer's weights in BFL names -> the same in diffusers names. Split tensors are views where they can be.
+    """A FLUX transformer's weights, or a part of them, in BFL names -> the same in diffusers names. Split tensors are views.
 
     Raises:
-        InputError: naming what is missing and what does not belong.
+        InputError: naming what does not belong.
     """
-    pieces = bfl_map(weights).pieces()
-    require_names(pieces, weights, "FLUX transformer in BFL names")
+    pieces = {name: parts for name, parts in bfl_map(weights).pieces().items() if name in weights}
+    require_names(pieces, weights, "FLUX weights in BFL names")
     result: dict[str, Tensor] = {}
     for name, parts in pieces.items():
         result.update(zip(parts, split(name, weights, len(parts)), strict=True))
