@@ -1,0 +1,149 @@
+"""An encoded data set: a handle to what lies on disk. Holding it costs a line per picture; tensors are read when asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..files.write import write_bytes
+from .canny import CannyRecipe, canny_edges, edge_hint
+from .encode_pictures import SHARED_SEED
+from .folder import Problem
+from .keys import drawn_number
+from .shards import Rows
+
+HintForm: TypeAlias = Literal["none", "pixels", "latents"]
+"""How a ControlNet wants its hint: as pixels (XLabs), as latents (InstantX, diffusers), or not at all (LoRA)."""
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """One picture with its caption, and where its tensors lie."""
+
+    name: str
+    digest: str
+    caption: str
+    row: int
+    text_row: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Latents, text embeddings, pictures and hints on disk under one key."""
+
+    folder: Path
+    key: str
+    """Stands for everything that training sees, what was left out included."""
+    resolution_px: int
+    recipe: CannyRecipe
+    hint_form: HintForm
+    hint_variants: int
+    """Hints per picture that were encoded ahead; 0 unless `hint_form` is latents."""
+    train: tuple[EncodedSample, ...]
+    held_out: tuple[EncodedSample, ...]
+    skipped: tuple[Problem, ...]
+    """Pictures that could not be decoded."""
+    parts: dict[str, Rows]
+
+    @property
+    def train_size(self) -> int:
+        return len(self.train)
+
+    @property
+    def held_out_size(self) -> int:
+        return len(self.held_out)
+
+    def latents(self, samples: Sequence[EncodedSample]) -> Tensor:
+        """[B, C, H/8, W/8] fp32 in the space that is trained in, which is (z - shift) * scale."""
+        return self.parts["latents"].stack("latents", [sample.row for sample in samples])
+
+    def text(self, samples: Sequence[EncodedSample]) -> tuple[Tensor, Tensor]:
+        """Caption embeddings in the encoder's dtype: tokens [B, L, W] and pooled [B, V]."""
+        rows = [sample.text_row for sample in samples]
+        return self.parts["text"].stack("tokens", rows), self.parts["text"].stack("pooled", rows)
+
+    def empty_text(self) -> tuple[Tensor, Tensor]:
+        """The embedding of the empty caption: tokens [L, W] and pooled [V]."""
+        return self.parts["empty text"].read("tokens", 0), self.parts["empty text"].read("pooled", 0)
+
+    def pictures(self, samples: Sequence[EncodedSample]) -> Tensor:
+        """uint8 RGB [B, H, W, 3], scaled and cropped."""
+        return self.parts["pictures"].stack("pictures", [sample.row for sample in samples])
+
+    def edges(self, samples: Sequence[EncodedSample], seed: int, epochs: Sequence[int]) -> Tensor:
+        """Edges with the thresholds that training uses for each sample in each epoch: uint8 [B, H, W] in {0, 255}."""
+        if "edges" in self.parts:
+            packed = self.parts["edges"].stack("edges", [sample.row for sample in samples])
+            return torch.from_numpy(np.unpackbits(packed.numpy(), axis=-1)) * 255
+        thresholds = [self._thresholds(sample, seed, epoch) for sample, epoch in zip(samples, epochs, strict=True)]
+        pictures = self.pictures(samples).numpy()
+        return torch.from_numpy(np.stack([canny_edges(picture, *pair) for picture, pair in zip(pictures, thresholds, strict=True)]))
+
+    def hints(self, samples: Sequence[EncodedSample], seed: int, epochs: Sequence[int]) -> Tensor | None:
+        """What the ControlNet is given.
+
+        Returns:
+            pixels: fp32 [B, 3, H, W], 1 on edges and -1 elsewhere; latents: fp32 [B, C, H/8, W/8] like `latents`; None without hints.
+        """
+        if self.hint_form == "none":
+            return None
+        if self.hint_form == "pixels":
+            return edge_hint(self.edges(samples, seed, epochs))
+        variants = [self._variant(sample, seed, epoch) for sample, epoch in zip(samples, epochs, strict=True)]
+        rows = self.parts["hints"]
+        return torch.stack([rows.read("hints", sample.row)[variant] for sample, variant in zip(samples, variants, strict=True)])
+
+    def _thresholds(self, sample: EncodedSample, seed: int, epoch: int) -> tuple[int, int]:
+        if self.hint_form == "latents":
+            return self.recipe.thresholds(SHARED_SEED, sample.digest, self._variant(sample, seed, epoch))
+        return self.recipe.thresholds(seed, sample.digest, epoch)
+
+    def _variant(self, sample: EncodedSample, seed: int, epoch: int) -> int:
+        return drawn_number(0, self.hint_variants - 1, "hint variant", seed, sample.digest, epoch)
+
+
+def save_index(encoded: Encoded, lookup_key: str) -> None:
+    """Writes the handle beside the shards, so that the next call finds it without looking at them."""
+    index: dict[str, Any] = {
+        "key": encoded.key, "resolution_px": encoded.resolution_px, "recipe": asdict(encoded.recipe), "hint_form": encoded.hint_form,
+        "hint_variants": encoded.hint_variants, "train": [_row(sample) for sample in encoded.train],
+        "held_out": [_row(sample) for sample in encoded.held_out], "skipped": [[entry.name, entry.what] for entry in encoded.skipped],
+        "parts": {part: {"names": rows.names, "rows_per_shard": rows.rows_per_shard} for part, rows in encoded.parts.items()},
+    }  # fmt: skip
+    write_bytes(_index_path(encoded.folder, lookup_key), json.dumps(index, ensure_ascii=False, separators=(",", ":")).encode("utf-8"))
+
+
+def load_index(folder: Path, lookup_key: str) -> Encoded | None:
+    """The handle that was saved under this key, or None if there is none, or if shards that it names are gone."""
+    try:
+        index = json.loads(_index_path(folder, lookup_key).read_text("utf-8"))
+        encoded = _from_index(folder, index)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return encoded if all(rows.are_there() for rows in encoded.parts.values()) else None
+
+
+def _index_path(folder: Path, lookup_key: str) -> Path:
+    return folder / f"encoded-{lookup_key[:40]}.json"
+
+
+def _from_index(folder: Path, index: dict[str, Any]) -> Encoded:
+    return Encoded(
+        folder=folder, key=index["key"], resolution_px=index["resolution_px"],
+        recipe=CannyRecipe(**{side: (ends[0], ends[1]) for side, ends in index["recipe"].items()}),
+        hint_form=index["hint_form"], hint_variants=index["hint_variants"],
+        train=tuple(EncodedSample(*row) for row in index["train"]), held_out=tuple(EncodedSample(*row) for row in index["held_out"]),
+        skipped=tuple(Problem(*row) for row in index["skipped"]),
+        parts={part: Rows(folder, tuple(entry["names"]), entry["rows_per_shard"]) for part, entry in index["parts"].items()},
+    )  # fmt: skip
+
+
+def _row(sample: EncodedSample) -> list[Any]:
+    return [sample.name, sample.digest, sample.caption, sample.row, sample.text_row]
