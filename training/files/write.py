@@ -40,9 +40,9 @@ def replaced_when_complete(path: str | Path) -> Iterator[Path]:
         yield aside
         _flush(aside)
         os.replace(aside, path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
@@ -139,7 +139,7 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Makes the rename itself outlast a power cut; Windows can neither open nor flush a folder."""
     if os.name == "nt":
         return
@@ -150,7 +150,8 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _explained(path: Path, error: OSError) -> Exception:
+def explained(path: Path, error: OSError) -> Exception:
+    """What to raise in place of an error of the file system: an InputError for a full disk or a missing right, else the error itself."""
     if error.errno in _DISK_FULL:
         return InputError(str(path), expected="room on the disk", found=error.strerror, remedy="Free some space; nothing was changed.")
     if error.errno in _NOT_ALLOWED or isinstance(error, (NotADirectoryError, FileExistsError)):
