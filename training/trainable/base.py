@@ -1,7 +1,6 @@
 """What the loop asks of anything that can be trained on a frozen base: a ControlNet, a LoRA.
 
-A `Recipe` is the value that travels through the graph; it never changes. `build` makes a fresh `Trainable` of it, which the loop owns and
-changes.
+A `Recipe` is the value that travels through the graph; it never changes. `build` makes a fresh module of it, which the loop owns.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from ..models.flux import ControlResiduals, Flux, image_ids, pack, text_ids, unpack
+from ..models.control_residuals import ControlResiduals
+from ..models.flux import Flux, image_ids, pack, text_ids, unpack
 
 
 @dataclass(frozen=True)
@@ -23,34 +23,29 @@ class Conditions:
     pooled: Tensor
     """Pooled text [B, vector]."""
     hint: Tensor | None = None
-    """What the ControlNet sees: pixels [B, 3, height_px, width_px] in -1..1 (XLabs) or packed latents [B, S, 4C] (InstantX)."""
-
-
-class Trainable(Protocol):
-    """Fresh weights and the way they take part in the prediction. The loop moves, casts and changes `module`; nobody else may hold it."""
-
-    @property
-    def module(self) -> nn.Module:
-        """Its `state_dict()` is the whole result, its parameters with `requires_grad` are what trains (each takes part in the loss)."""
-
-    def predict(self, base: nn.Module, x_t: Tensor, t: Tensor, conditions: Conditions, guidance: Tensor) -> Tensor:
-        """The velocity [B, C, H, W] for latents x_t [B, C, H, W] at flow time t [B], guidance [B], in the dtype of the base.
-
-        `base` is the loop's frozen copy: same device and compute dtype as `module` and `x_t`. Gradients flow into `module` alone.
-        """
+    """What the ControlNet sees: pixels [B, 3, height_px, width_px] in -1..1 (XLabs) or latents [B, C, H, W] (InstantX)."""
 
 
 class Recipe(Protocol):
-    """What to train: kind, shape and initial weights."""
+    """What to train: kind, shape, initial weights, and how it takes part in the prediction. A value: nothing about it changes."""
 
     def key_fields(self) -> dict[str, Any]:
         """As JSON, everything that initial weights and prediction follow from: kind, layout, depths, seed or fingerprint of weights."""
 
-    def build(self, base: nn.Module) -> Trainable:
-        """A fresh Trainable with the initial weights in fp32, sharing storage with nothing.
+    def build(self, base: Any) -> nn.Module:
+        """A fresh module with the initial weights in fp32, sharing storage with nothing.
+
+        Its `state_dict()` is the whole result; its parameters with `requires_grad` train, and each takes part in the loss. `base` is the
+        loop's own module over the base's tensors: adapters may be put into it, its tensors must not be changed.
 
         Raises:
             InputError: the recipe does not fit this base.
+        """
+
+    def predict(self, module: Any, base: Any, x_t: Tensor, t: Tensor, conditions: Conditions, guidance: Tensor) -> Tensor:
+        """The velocity [B, C, H, W] for latents x_t [B, C, H, W] at flow time t [B] and guidance [B] (fp32).
+
+        `module` is what `build` gave; it, `base`, `x_t` and the conditions lie on one device in one dtype. Gradients flow into `module`.
         """
 
 

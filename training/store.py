@@ -1,0 +1,111 @@
+"""Runs on disk. A run is a folder under the key of its inputs; steps are not in the key: its checkpoints lie inside.
+
+<store>/<key>/run.json            what it was made from, for people
+              losses.jsonl        what it measured
+              step_00000200/      weights, optimiser, ema (safetensors) and state.json with checksums
+              lock                who trains it now
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .checkpoint import Checkpoint, checkpoint_at, list_checkpoints, remove_checkpoint, remove_leftovers, write_checkpoint
+from .files.write import require_free_space, require_writable_folder, write_json
+from .history import HistoryFile
+from .lock import locked
+from .state import HISTORY_FILE, LOCK_FILE, RUN_FILE
+
+_log = logging.getLogger(__name__)
+_SUBJECT = "folder of runs"
+# Enough of the key to be unique, short enough for Windows' limit on the length of paths.
+KEY_DIGITS = 32
+CHECKPOINTS_OF_SPACE = 2
+
+
+class Run:
+    """One run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.history = HistoryFile(folder / HISTORY_FILE)
+
+    @contextmanager
+    def training(self) -> Iterator[Run]:
+        """Holds the run for writing.
+
+        Raises:
+            InputError: another process trains it.
+        """
+        with locked(self.folder / LOCK_FILE, f"run {self.folder.name}"):
+            remove_leftovers(self.folder)
+            yield self
+
+    def describe(self, inputs: Mapping[str, Any]) -> None:
+        """Writes run.json, once."""
+        if not (self.folder / RUN_FILE).exists():
+            write_json(self.folder / RUN_FILE, dict(inputs))
+
+    def checkpoint(self, step: int) -> Checkpoint | None:
+        """The checkpoint after exactly `step` steps, if it is there and whole; a damaged one is reported and passed over."""
+        return _whole(checkpoint_at(self.folder, step)) if checkpoint_at(self.folder, step).path.is_dir() else None
+
+    def latest_at_most(self, step: int) -> Checkpoint | None:
+        """The whole checkpoint with the most steps that has no more than `step`; damaged ones are reported and passed over."""
+        candidates = [checkpoint for checkpoint in list_checkpoints(self.folder) if checkpoint.step <= step]
+        return next((checkpoint for checkpoint in reversed(candidates) if _whole(checkpoint)), None)
+
+    def save(self, step: int, parts: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any], keep: int) -> Checkpoint:
+        """Writes a checkpoint, then removes the oldest beyond `keep` of those that nobody asked for; this one is never among them.
+
+        Raises:
+            InputError: the disk is full or may not be written; what was there stays.
+        """
+        self.history.flush()
+        checkpoint = write_checkpoint(self.folder, step, parts, facts)
+        self._prune(keep, checkpoint)
+        return checkpoint
+
+    def _prune(self, keep: int, newest: Checkpoint) -> None:
+        others = [entry for entry in list_checkpoints(self.folder) if entry.step != newest.step and not entry.pinned]
+        for checkpoint in others[: max(len(others) - (keep - 1), 0)]:
+            remove_checkpoint(checkpoint)
+
+
+class RunStore:
+    """The folder in which runs lie."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def run(self, key: str) -> Run:
+        """The run of that key, which may not exist yet."""
+        return Run(self.folder / key[:KEY_DIGITS])
+
+    def runs(self) -> list[Run]:
+        """All that exist."""
+        if not self.folder.is_dir():
+            return []
+        return [Run(path) for path in sorted(self.folder.iterdir()) if (path / RUN_FILE).is_file()]
+
+    def require_room(self, checkpoint_bytes: int) -> None:
+        """Checks before any work that checkpoints can be written: one beside the one before it.
+
+        Raises:
+            InputError: the folder may not be written, or the disk has no room.
+        """
+        require_writable_folder(self.folder, _SUBJECT)
+        require_free_space(self.folder, CHECKPOINTS_OF_SPACE * checkpoint_bytes, _SUBJECT)
+
+
+def _whole(checkpoint: Checkpoint) -> Checkpoint | None:
+    if checkpoint.is_whole():
+        return checkpoint
+    _log.warning("checkpoint %s is damaged and was passed over; training goes on from the one before it", checkpoint.path)
+    return None
