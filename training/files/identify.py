@@ -118,7 +118,7 @@ def _is_other_part(name: str, prefix: str) -> bool:
 
 
 def _other_parts(names: Mapping[str, Any], prefix: str) -> dict[str, int]:
-    if not prefix or is_part(prefix):
+    if is_part(prefix):
         return {}
     counts = {part: sum(name.startswith(part) for name in names) for part in PART_PREFIXES}
     return {part: count for part, count in counts.items() if count}

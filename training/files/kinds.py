@@ -167,6 +167,13 @@ def clip(shapes: Shapes) -> Found | None:
     return Found("text encoder", "clip", "transformers", {768: "L", 1280: "G"}.get(sizes["width"], ""), sizes)
 
 
+def nano_text_encoder(shapes: Shapes) -> Found | None:
+    if not {"words.weight", "places", "layers.0.qkv.weight", "pool.weight"} <= shapes.keys():
+        return None
+    sizes = {"width": side(shapes, "words.weight", 1), "layers": depth(shapes, "layers."), "pooled_width": side(shapes, "pool.weight", 0)}
+    return Found("text encoder", "nano", "Graft", sizes=sizes)
+
+
 # ---------------------------------------------------------------- what the rules share
 
 
@@ -225,4 +232,4 @@ def _stable_diffusion_controlnet(shapes: Shapes, layout: str, zero_convs: int, h
 Rule = Callable[[Shapes], "Found | None"]
 CONTROLNETS: tuple[Rule, ...] = (flux_xlabs, flux_instantx, flux_mistoline, controlnet_diffusers, controlnet_ldm)
 TRANSFORMERS: tuple[Rule, ...] = (flux_bfl, flux_diffusers, unet_ldm, unet_diffusers)
-OTHERS: tuple[Rule, ...] = (taesd, autoencoder_kl, t5, clip)
+OTHERS: tuple[Rule, ...] = (taesd, autoencoder_kl, t5, clip, nano_text_encoder)
