@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -16,7 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from .errors import InputError
-from .files.tensors import CHUNK_BYTES, read_tensors
+from .files.digest import sha256_of
+from .files.tensors import read_tensors
 from .files.write import PART_BEGINNING, explained, flush_folder, write_json, write_safetensors
 
 WEIGHTS, OPTIMISER, EMA = "weights", "optimiser", "ema"
@@ -137,14 +137,6 @@ def remove_leftovers(run_folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _move_into_place(aside: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
 """What the loop asks of anything that can be trained on a frozen base: a ControlNet, a LoRA.
 
-A `Recipe` is the value that travels through the graph; it never changes. `build` makes a fresh module of it, which the loop owns.
+A `Recipe` is the value that travels through the graph; it never changes. `build` makes a fresh `Trainable` of it, which the loop owns and
+changes.
 """
 
 from __future__ import annotations
@@ -26,26 +27,33 @@ class Conditions:
     """What the ControlNet sees: pixels [B, 3, height_px, width_px] in -1..1 (XLabs) or latents [B, C, H, W] (InstantX)."""
 
 
+class Trainable(Protocol):
+    """Fresh weights and the way they take part in the prediction. The loop moves, casts and changes `module`; nobody else may hold it."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Its `state_dict()` is the whole result, its parameters with `requires_grad` are what trains (each takes part in the loss)."""
+
+    def predict(self, base: nn.Module, x_t: Tensor, t: Tensor, conditions: Conditions, guidance: Tensor) -> Tensor:
+        """The velocity [B, C, H, W] for latents x_t [B, C, H, W] at flow time t [B], guidance [B], in the dtype of the base.
+
+        `base` is the loop's frozen copy: same device and compute dtype as `module` and `x_t`. Gradients flow into `module` alone.
+        """
+
+
 class Recipe(Protocol):
-    """What to train: kind, shape, initial weights, and how it takes part in the prediction. A value: nothing about it changes."""
+    """What to train: kind, shape and initial weights."""
 
     def key_fields(self) -> dict[str, Any]:
         """As JSON, everything that initial weights and prediction follow from: kind, layout, depths, seed or fingerprint of weights."""
 
-    def build(self, base: Any) -> nn.Module:
-        """A fresh module with the initial weights in fp32, sharing storage with nothing.
+    def build(self, base: nn.Module) -> Trainable:
+        """A fresh Trainable with the initial weights in fp32, sharing storage with nothing.
 
-        Its `state_dict()` is the whole result; its parameters with `requires_grad` train, and each takes part in the loss. `base` is the
-        loop's own module over the base's tensors: adapters may be put into it, its tensors must not be changed.
+        `base` is the loop's own module over the base's tensors: adapters may be put into it, its tensors must not be changed.
 
         Raises:
             InputError: the recipe does not fit this base.
-        """
-
-    def predict(self, module: Any, base: Any, x_t: Tensor, t: Tensor, conditions: Conditions, guidance: Tensor) -> Tensor:
-        """The velocity [B, C, H, W] for latents x_t [B, C, H, W] at flow time t [B] and guidance [B] (fp32).
-
-        `module` is what `build` gave; it, `base`, `x_t` and the conditions lie on one device in one dtype. Gradients flow into `module`.
         """
 
 
