@@ -1,0 +1,200 @@
+"""The command line: `graft run`, `inspect`, `convert`, `shapes`, `bench`, `runs`.
+
+Imports stay inside the commands, so that --help is instant and `inspect` reads a header without loading torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...training.errors import InputError
+from .interrupt import Interrupted, StopRequest
+from .terminal import Reporter, ReporterHandler
+
+if TYPE_CHECKING:
+    from .execute import NodeResult
+
+BAD_INPUT, SIGNAL_OFFSET, SIGINT_NUMBER = 2, 128, 2
+ERROR_INDENT = "  "
+
+Command = Callable[[argparse.Namespace, Reporter], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Exit codes: 0 done, 2 bad input (told in plain words), 130 stopped by Ctrl-C, 143 by SIGTERM."""
+    parsed = parser().parse_args(arguments)
+    stop = StopRequest()
+    reporter = Reporter(sys.stderr, stop.check)
+    handler = ReporterHandler(reporter)
+    logger = logging.getLogger(__name__.rpartition(".nodes.")[0])
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with stop.listening():
+            parsed.command(parsed, reporter)
+    except InputError as error:
+        reporter.line(f"error: {error}")
+        return BAD_INPUT
+    except KeyboardInterrupt as interrupt:
+        reporter.line(f"Stopped. {parsed.when_stopped}".strip())
+        return SIGNAL_OFFSET + (interrupt.signal_number if isinstance(interrupt, Interrupted) else SIGINT_NUMBER)
+    finally:
+        reporter.clear()
+        logger.removeHandler(handler)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="graft",
+        description="Train ControlNets and LoRAs from a ComfyUI workflow, with or without ComfyUI.",
+        epilog="First steps: `graft shapes input/shapes --count 2000 --seed 1`, then `graft run workflows/nano_canny_controlnet.json`.",
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_inspect(commands)
+    _add_convert(commands)
+    _add_shapes(commands)
+    _add_bench(commands)
+    _add_runs(commands)
+    return top
+
+
+def _add(commands: argparse._SubParsersAction, name: str, command: Command, text: str, epilog: str = "") -> argparse.ArgumentParser:
+    added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
+    added.set_defaults(command=command, when_stopped="")
+    return added
+
+
+# ---------------------------------------------------------------- run
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    epilog = (
+        "Training results are kept under the hash of all their inputs, so a second run finds them. Folders: pictures come from `input` "
+        "(or GRAFT_INPUT), models from `models/<kind>` (or GRAFT_MODELS), runs are kept in out/.graft_runs (or GRAFT_RUNS); "
+        "GRAFT_DEVICE chooses the device."
+    )
+    added = _add(commands, "run", _run, "run a workflow saved or exported by ComfyUI", epilog)
+    added.set_defaults(when_stopped="What was trained is kept: the same command goes on from there.")
+    added.add_argument("workflow", type=Path, help="workflow JSON, in UI or API format")
+    added.add_argument(
+        "--set", action="append", default=[], metavar="NODE.INPUT=VALUE", dest="settings",
+        help="another value for an input; NODE is an id, or a title that only one node has; may be given several times",
+    )  # fmt: skip
+    added.add_argument("--output", type=Path, metavar="DIR", help="where results go (default: out/<workflow name>)")
+
+
+def _run(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    from ...training.files.write import require_writable_folder
+    from ..host import use_host
+    from .host import HeadlessHost
+    from .run import run_workflow
+
+    output = require_writable_folder(arguments.output or Path("out", arguments.workflow.stem), "--output")
+    with use_host(HeadlessHost(output, reporter)):
+        results = run_workflow(arguments.workflow, arguments.settings, reporter)
+    reporter.clear()
+    print(_summary(results, output))
+
+
+def _summary(results: Sequence[NodeResult], output: Path) -> str:
+    """What the output nodes had to say, and where their pictures lie."""
+    lines: list[str] = []
+    for result in results:
+        for picture in result.ui.get("images", ()):
+            lines.append(f"{result.node.title}: {output / picture['subfolder'] / picture['filename']}")
+        lines += [str(text) for text in result.ui.get("text", ())]
+    return "\n".join([*lines, f"Results are in {output}"])
+
+
+# ---------------------------------------------------------------- files
+
+
+def _add_inspect(commands: argparse._SubParsersAction) -> None:
+    added = _add(commands, "inspect", _inspect, "say what a safetensors file is, from its header alone")
+    added.add_argument("file", type=Path)
+    added.add_argument("--values", action="store_true", help="read all numbers too: zeros, subnormals, saturated, not finite")
+    added.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _inspect(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    from ...training.files.header import read_header
+    from ...training.files.identify import identify
+    from .describe import describe_file
+
+    report = identify(read_header(arguments.file))
+    values, words = None, describe_file(report)
+    if arguments.values:
+        from ...training.files.values import describe_values, scan_values
+
+        values = scan_values(arguments.file, reporter.progress())
+        words = f"{words}\n{describe_values(values)}"
+    reporter.clear()
+    table = report.as_dict() | ({} if values is None else {"values": values.as_dict()})
+    print(json.dumps(table, indent=2) if arguments.json else words)
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    added = _add(commands, "convert", _convert, "rewrite a safetensors file in BF16, tensor by tensor")
+    added.add_argument("source", type=Path, metavar="SRC")
+    added.add_argument("target", type=Path, metavar="DST")
+    added.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
+
+
+def _convert(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    from ...training.files.convert import convert_to_bf16
+
+    report = convert_to_bf16(arguments.source, arguments.target, reporter.progress(), overwrite=arguments.overwrite)
+    reporter.clear()
+    print(f"{report}\nWritten: {arguments.target}")
+
+
+# ---------------------------------------------------------------- data, benchmark, runs
+
+
+def _add_shapes(commands: argparse._SubParsersAction) -> None:
+    added = _add(commands, "shapes", _shapes, "write a folder of generated training pictures with captions")
+    added.add_argument("folder", type=Path)
+    added.add_argument("--count", type=int, required=True, metavar="N", help="how many pictures")
+    added.add_argument("--seed", type=int, required=True, metavar="S", help="the same seed draws the same pictures")
+    added.add_argument("--size", type=int, default=128, metavar="PX", help="side of a picture (default: 128)")
+
+
+def _shapes(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    from ...training.data.shapes import write_dataset
+
+    if arguments.seed < 0:
+        raise InputError("--seed", expected="0 or more", found=arguments.seed, remedy="Choose another seed.")
+    write_dataset(arguments.folder, arguments.count, arguments.seed, arguments.size, reporter.progress())
+    reporter.clear()
+    print(f"{arguments.count} pictures with captions are in {arguments.folder}")
+
+
+def _add_bench(commands: argparse._SubParsersAction) -> None:
+    added = _add(commands, "bench", _bench, "measure a training step against the same step written with diffusers")
+    added.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as JSON")
+
+
+def _bench(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    from ...training.bench import run_bench
+
+    run_bench(arguments)
+
+
+def _add_runs(commands: argparse._SubParsersAction) -> None:
+    _add(commands, "runs", _runs, "list the training runs that are kept")
+
+
+def _runs(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    from .host import HeadlessHost
+    from .stored_runs import describe_runs
+
+    print(describe_runs(HeadlessHost().runs_folder()))
