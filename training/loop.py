@@ -1,0 +1,186 @@
+"""The training loop. A step is a pure function of weights, optimiser state and absolute step; `train` repeats it, measures and saves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from .data.batches import Batch, Batches, held_out_batch
+from .data.encoded import Encoded
+from .errors import InputError
+from .guard import require_finite
+from .history import HeldOutRecord, StepRecord
+from .learner import Learner
+from .listener import NO_LISTENER, Listener, Wish
+from .memory import peak_memory_bytes
+from .objective import HELD_OUT_TIMES, bucket_sums, draw, drop_captions, flow_matching_loss, held_out_draws
+from .optimise import clip_gradients, learning_rate
+from .progress import NO_PROGRESS, Progress
+from .store import Run
+from .trainable.base import Conditions
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a loop works with beside the learner; nothing in it changes but files."""
+
+    data: Encoded
+    run: Run
+    until_step: int
+    """The absolute step to reach."""
+    progress: Progress = NO_PROGRESS
+    listener: Listener = NO_LISTENER
+
+
+def train(learner: Learner, training: Training) -> None:
+    """Trains from the learner's step to `until_step`, or to where the listener asks to stop; leaves a checkpoint of where it ended.
+
+    Whatever stops it (the host's interrupt, an error, a number that is not finite): what was trained is saved under the steps that it has,
+    and the exception goes on its way.
+
+    Raises:
+        NonFiniteError: a loss or gradient is not finite.
+        InputError: the disk is full or may not be written.
+    """
+    settings, run, progress, listener, end = learner.settings, training.run, training.progress, training.listener, training.until_step
+    measured = {record.step for record in run.history.read().held_out}
+    with _keeping(learner, training), _batches(learner, training) as batches:
+        measure(learner, training, measured, due=not measured)
+        wish: Wish = "go on"
+        while learner.step < end and wish != "stop":
+            record = train_step(learner, batches, progress)
+            run.history.append(record)
+            progress.advance(record.step, loss=record.loss, learning_rate=record.learning_rate)
+            listener.step(record, learner.weights.tensors)
+            wish = listener.wish()
+            last = learner.step == end or wish == "stop"
+            measure(learner, training, measured, due=last or _every(settings.evaluate_every, learner.step))
+            if wish == "save" or (not last and _every(settings.checkpoint_every, learner.step)):
+                save(learner, training, "on the way")
+        save(learner, training, "end" if learner.step == end else "stopped")
+
+
+def train_step(learner: Learner, batches: Batches, progress: Progress = NO_PROGRESS) -> StepRecord:
+    """One step: the mean loss of `accumulation` batches, its gradient, and the update.
+
+    Raises:
+        NonFiniteError: before anything has changed.
+    """
+    settings, started = learner.settings, time.perf_counter()
+    times, losses = [], []
+    for number in batch_numbers(learner):
+        progress.check_interrupt()
+        batch = batches.batch(number)
+        first = number * settings.batch_size
+        draws = draw(settings.objective, settings.seed, range(first, first + settings.batch_size), batch.latents.shape[1:])
+        times.append(draws.t)
+        draws = draws.to(learner.device)
+        conditions = drop_captions(conditions_of(batch, learner), draws.dropped, batch.empty_text, batch.empty_pooled)
+        loss = flow_matching_loss(learner.predict, batch.latents.to(learner.device), conditions, draws, learner.compute)
+        (loss.mean() / settings.accumulation).backward()
+        learner.weights.gather_gradients()
+        losses.append(loss.detach())
+    rate = learning_rate(settings.optimiser, settings.schedule, learner.step)
+    norm = clip_gradients(learner.weights.parameters, settings.clip_norm)
+    *loss_list, norm_value = torch.cat([*losses, norm.detach().float().reshape(1)]).tolist()  # the step's one wait for the device
+    require_finite(learner, (batches.batch(number) for number in batch_numbers(learner)), loss_list, norm_value, rate)
+    learner.update(rate)
+    return StepRecord(
+        step=learner.step, loss=sum(loss_list) / len(loss_list), learning_rate=rate, gradient_norm=norm_value,
+        buckets=bucket_sums(torch.cat(times).tolist(), loss_list), seconds=time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def held_out_loss(learner: Learner, data: Encoded, progress: Progress = NO_PROGRESS) -> HeldOutRecord | None:
+    """The loss on held-out samples at fixed times with fixed noise; None when there are none. Changes nothing."""
+    settings, count = learner.settings, min(data.held_out_size, learner.settings.evaluate_samples)
+    totals = torch.zeros(len(HELD_OUT_TIMES), device=learner.device)
+    for first in range(0, count, settings.batch_size):
+        samples = range(first, min(first + settings.batch_size, count))
+        batch = held_out_batch(data, samples)
+        conditions, x_0 = conditions_of(batch, learner), batch.latents.to(learner.device)
+        for index, t in enumerate(HELD_OUT_TIMES):
+            progress.check_interrupt()
+            draws = held_out_draws(settings.objective, samples, t, x_0.shape[1:]).to(learner.device)
+            with torch.no_grad():
+                totals[index] += flow_matching_loss(learner.predict, x_0, conditions, draws, learner.compute).sum()
+    if not count:
+        return None
+    by_time = tuple(total / count for total in totals.tolist())
+    return HeldOutRecord(step=learner.step, held_out=sum(by_time) / len(by_time), by_time=by_time, samples=count)
+
+
+def measure(learner: Learner, training: Training, measured: set[int], due: bool) -> None:
+    """Takes and records the held-out loss if it is due and not among the steps that were `measured` already."""
+    if not due or learner.step in measured:
+        return
+    record = held_out_loss(learner, training.data, training.progress)
+    measured.add(learner.step)
+    if record is not None:
+        training.run.history.append(record)
+        training.listener.held_out(record)
+
+
+def save(learner: Learner, training: Training, why: str) -> None:
+    """Writes a checkpoint of where the learner is.
+
+    Raises:
+        InputError: the disk is full or may not be written; earlier checkpoints stay.
+    """
+    facts = {
+        "why": why, "asked_for_step": training.until_step, "torch": torch.__version__, "device": str(learner.device),
+        "compute": str(learner.compute).removeprefix("torch."), "peak_memory_bytes": peak_memory_bytes(learner.device),
+    }  # fmt: skip
+    training.run.save(learner.step, learner.parts(), facts, learner.settings.keep_checkpoints)
+
+
+def conditions_of(batch: Batch, learner: Learner) -> Conditions:
+    """What the model is told about a batch, on the learner's device in its compute dtype."""
+    text, pooled = (tensor.to(learner.device, learner.compute) for tensor in (batch.text, batch.pooled))
+    return Conditions(text, pooled, None if batch.hint is None else batch.hint.to(learner.device, learner.compute))
+
+
+def batch_numbers(learner: Learner) -> range:
+    """The batches of the learner's next step."""
+    return range(learner.step * learner.settings.accumulation, (learner.step + 1) * learner.settings.accumulation)
+
+
+def _batches(learner: Learner, training: Training) -> Batches:
+    settings = learner.settings
+    last = training.until_step * settings.accumulation
+    return Batches(training.data, seed=settings.seed, batch_size=settings.batch_size, end_step=last)
+
+
+@contextmanager
+def _keeping(learner: Learner, training: Training) -> Iterator[None]:
+    first = learner.step
+    training.progress.start(training.until_step, "step")
+    training.progress.advance(first)
+    try:
+        yield
+    except BaseException:
+        if learner.step > first and not learner.changing:
+            _save_before_leaving(learner, training)
+        raise
+    finally:
+        training.progress.finish()
+
+
+def _save_before_leaving(learner: Learner, training: Training) -> None:
+    if training.run.checkpoint(learner.step) is not None:
+        return
+    try:
+        save(learner, training, "interrupted")
+    except (InputError, OSError) as error:
+        _log.error("what was trained since the last checkpoint, up to step %d, could not be saved: %s", learner.step, error)
+
+
+def _every(interval_steps: int, step: int) -> bool:
+    return interval_steps > 0 and step % interval_steps == 0

@@ -1,0 +1,123 @@
+"""A request for so many more steps: found on disk, gone on with, or begun. The function behind the Train Steps node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .data.encoded import Encoded
+from .data.keys import content_key
+from .errors import InputError
+from .learner import Learner
+from .listener import NO_LISTENER, Listener
+from .loop import Training, train
+from .progress import NO_PROGRESS, Progress
+from .settings import Settings
+from .state import State
+from .store import Run, RunStore
+from .trainable.base import Base, Recipe
+from .weights import compute_dtype
+
+NUMERICS_VERSION = 1
+"""Part of every key: raise it when the same inputs would give other numbers than before."""
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def train_to(
+    base: Base,
+    recipe: Recipe,
+    data: Encoded,
+    settings: Settings,
+    *,
+    steps: int,
+    store: RunStore,
+    device: torch.device,
+    previous: State | None = None,
+    progress: Progress = NO_PROGRESS,
+    listener: Listener = NO_LISTENER,
+) -> State:
+    """The state `steps` steps after `previous` (or after the recipe's initial weights).
+
+    A state that is on disk is returned at once. Otherwise training goes on from the checkpoint with the most steps that lies before it: so
+    neither raising a node's steps, nor an interruption, nor another branch trains anything twice. With the same base, recipe, data and
+    settings as `previous` it goes on in the same run, else in a run of its own that begins with the weights, the optimiser state and the
+    step count of `previous`.
+
+    Raises:
+        InputError: before work starts: steps below 1, no hints for a ControlNet, no room on the disk, a run that another process trains, a
+            `previous` that was trained as something else or whose files are gone.
+        NonFiniteError: a loss or gradient is not finite; what was trained before is kept.
+    """
+    if steps < 1:
+        raise InputError("steps", expected="1 or more", found=steps, remedy="Ask for at least one step.")
+    request = _request(base, recipe, data, settings, steps, device, previous)
+    run = store.run(request.run_key)
+    found = run.checkpoint(request.until_step)
+    if found is not None:
+        return request.state(run, found.step)
+    learner = Learner(base.model, recipe, settings, device)
+    store.require_room(learner.checkpoint_bytes)
+    with run.training():
+        _go_on(learner, run, request)
+        run.describe({**request.inputs, "initial_fingerprint": learner.initial_fingerprint})
+        train(learner, Training(data=data, run=run, until_step=request.until_step, progress=progress, listener=listener))
+        return request.state(run, learner.step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What is asked for, under which keys."""
+
+    inputs: dict[str, Any]
+    inputs_key: str
+    run_key: str
+    until_step: int
+    parent: State | None
+
+    def state(self, run: Run, step: int) -> State:
+        """The handle to a finished checkpoint, which is now kept for good."""
+        state = State(
+            folder=run.folder,
+            run_key=self.run_key,
+            inputs_key=self.inputs_key,
+            step=step,
+            partial=step < self.until_step,
+            parent=self.parent,
+        )
+        state.checkpoint.pin()
+        return state
+
+
+def _request(
+    base: Base, recipe: Recipe, data: Encoded, settings: Settings, steps: int, device: torch.device, previous: State | None
+) -> _Request:
+    inputs: dict[str, Any] = {
+        "numerics_version": NUMERICS_VERSION,
+        "base_fingerprint": base.fingerprint,
+        "recipe": recipe.key_fields(),
+        "data_key": data.key,
+        "settings": settings.key_fields(),
+        "compute": str(compute_dtype(settings.precision.compute, device)).removeprefix("torch."),
+    }
+    inputs_key = content_key("inputs", inputs)
+    goes_on = previous is not None and previous.inputs_key == inputs_key
+    parent = previous.parent if previous is not None and goes_on else previous
+    run_key = content_key("run", inputs_key, parent.key if parent else None)
+    described = {**inputs, "run_key": run_key, "inputs_key": inputs_key, "parent": _described(parent)}
+    until_step = steps + (previous.step if previous else 0)
+    return _Request(inputs=described, inputs_key=inputs_key, run_key=run_key, until_step=until_step, parent=parent)
+
+
+def _described(parent: State | None) -> dict[str, Any] | None:
+    return {"run_key": parent.run_key, "step": parent.step} if parent else None
+
+
+def _go_on(learner: Learner, run: Run, request: _Request) -> None:
+    latest = run.latest_at_most(request.until_step)
+    if latest is not None:
+        learner.restore(latest)
+    elif request.parent is not None:
+        learner.restore(request.parent.checkpoint)
