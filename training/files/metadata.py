@@ -1,7 +1,8 @@
 """What is written into the header of an exported file: who it is, what it was trained from, how, and under which licence.
 
 Field names: ModelSpec 1.0.0 (github.com/Stability-AI/ModelSpec) for what any program may show, `graft.*` for what only we know.
-Safetensors holds text only. Nothing here depends on the machine or the clock, so that equal states give equal files; a date is the caller's.
+Safetensors holds text only. Nothing here depends on the machine or the clock, so that equal states give equal files; a date is for the
+caller to give.
 """
 
 from __future__ import annotations

@@ -164,9 +164,9 @@ def _half(report: PrecisionReport) -> str:
     if "F16" not in report.tensors:
         return ""
     return (
-        f"  {report.tensors['F16']} tensors were FP16 and are now BF16. Why: FP16 ends at 65504, and below 0.00006 it loses precision down to "
-        "zero. In training, the sums inside the model and its gradients leave that range and become infinite or NaN; the usual remedy skips "
-        "every such step, so that the trained file equals the initial one. BF16 has the range of FP32.\n"
+        f"  {report.tensors['F16']} tensors were FP16 and are now BF16. Why: FP16 ends at 65504, and below 0.00006 it loses precision "
+        "down to zero. In training, the sums inside the model and its gradients leave that range and become infinite or NaN; the usual "
+        "remedy skips every such step, so that the trained file equals the initial one. BF16 has the range of FP32.\n"
         f"  What FP16 has already cost cannot be brought back: {describe_counts(report.counts['F16'], 'F16')}. "
         "Where there is an edition saved in BF16, prefer it."
     )
