@@ -23,7 +23,7 @@ class NonFiniteError(RuntimeError):
         self.samples, self.tensor = tuple(samples), tensor
         super().__init__(
             f"Step {step + 1} gave a loss of {loss:g} and a gradient of length {gradient_norm:g}, at learning rate {learning_rate:g} with "
-            f"the training samples {', '.join(map(str, self.samples))}. First tensor that is not finite: {tensor or 'none that is stored'}. "
+            f"the training samples {', '.join(map(str, self.samples))}. First tensor that is not finite: {tensor or 'none stored'}. "
             f"What was trained in the {step} steps before is kept. {advice}"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +103,7 @@ def _request(
         "settings": settings.key_fields(),
         "compute": str(compute_dtype(settings.precision.compute, device)).removeprefix("torch."),
     }
-    inputs_key = content_key("inputs", inputs)
+    inputs_key = content_key("inputs", json.dumps(inputs, sort_keys=True, allow_nan=False))
     goes_on = previous is not None and previous.inputs_key == inputs_key
     parent = previous.parent if previous is not None and goes_on else previous
     run_key = content_key("run", inputs_key, parent.key if parent else None)
