@@ -2,5 +2,9 @@
 
 from __future__ import annotations
 
-NODE_CLASS_MAPPINGS: dict[str, type] = {}
-NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {}
+from . import build, data, export, load, result, settings, train
+
+_MODULES = (load, data, build, settings, train, result, export)
+
+NODE_CLASS_MAPPINGS: dict[str, type] = {id: node for module in _MODULES for id, node in module.NODES.items()}
+NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {id: node.DISPLAY_NAME for id, node in NODE_CLASS_MAPPINGS.items()}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 Scale = Literal["linear", "log"]
+SCALES: tuple[Scale, ...] = ("linear", "log")
 
 
 @dataclass(frozen=True)

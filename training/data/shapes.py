@@ -6,6 +6,8 @@ picture alone, so a ControlNet that follows edges shows it. `judge` reads the sa
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +17,7 @@ import cv2
 import numpy as np
 
 from ..errors import InputError
-from ..files.write import require_writable_folder, write_bytes
+from ..files.write import require_writable_folder, write_bytes, write_json
 from ..progress import NO_PROGRESS, Progress
 
 PALETTE: dict[str, tuple[int, int, int]] = {
@@ -39,6 +41,9 @@ LARGEST_TURN_DEGREES = 30.0
 SUBPIXEL_BITS = 6
 NORMALISED_PX = 48
 RIGHT_CONTOUR_OVERLAP = 0.82
+MANIFEST = "shapes.json"
+DRAWING_VERSION = 1
+_OWN_NAME = re.compile(r"shape_\d{5,}\.(png|txt)|shapes\.json|\.graft-part-.*")
 
 
 def _arc(start: float, end: float, radius: float = 1.0, centre: tuple[float, float] = (0.0, 0.0), points: int = 72) -> np.ndarray:
@@ -161,8 +166,27 @@ def _jittered(colour: tuple[int, int, int], random: np.random.Generator) -> tupl
     return red, green, blue
 
 
+def shapes_folder(folder: Path, *, count: int, seed: int, size_px: int = 128, progress: Progress = NO_PROGRESS) -> None:
+    """Makes sure that `folder` holds exactly these pictures: written if it is new or was left unfinished, used as it is if they are there.
+
+    Raises:
+        InputError: it holds something else, which is left alone; or what `write_dataset` raises.
+    """
+    wanted = _manifest(count, seed, size_px)
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if MANIFEST in names and json.loads((folder / MANIFEST).read_text(encoding="utf-8")) == wanted:
+        return
+    strangers = sorted(name for name in names if not _OWN_NAME.fullmatch(name))
+    if strangers or MANIFEST in names:
+        raise InputError(
+            "shapes folder", expected=f"a new folder, or one with these very pictures ({count} of {size_px} px, seed {seed})",
+            found=f"other files in {folder}", remedy="Choose another folder name, or delete that folder.",
+        )  # fmt: skip
+    write_dataset(folder, count, seed, size_px, progress)
+
+
 def write_dataset(folder: Path, count: int, seed: int, size_px: int = 128, progress: Progress = NO_PROGRESS) -> None:
-    """Writes `count` pictures as shape_00000.png with captions beside them as shape_00000.txt.
+    """Writes `count` pictures as shape_00000.png with captions beside them as shape_00000.txt, and a manifest when all are there.
 
     Raises:
         InputError: when the count or size is senseless or the folder cannot be written.
@@ -177,11 +201,19 @@ def write_dataset(folder: Path, count: int, seed: int, size_px: int = 128, progr
     for index in range(count):
         progress.check_interrupt()
         shape = random_shape(random)
-        _, png = cv2.imencode(".png", shape.draw(size_px)[..., ::-1])
-        write_bytes(folder / f"shape_{index:05d}.png", png.tobytes())
+        write_bytes(folder / f"shape_{index:05d}.png", _png(shape.draw(size_px)))
         write_bytes(folder / f"shape_{index:05d}.txt", (shape.caption + "\n").encode())
         progress.advance(index + 1)
+    write_json(folder / MANIFEST, _manifest(count, seed, size_px))
     progress.finish()
+
+
+def _manifest(count: int, seed: int, size_px: int) -> dict[str, int]:
+    return {"version": DRAWING_VERSION, "count": count, "seed": seed, "size_px": size_px}
+
+
+def _png(picture: np.ndarray) -> bytes:
+    return cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
 
 
 # ---------------------------------------------------------------- reading a picture back

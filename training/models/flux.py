@@ -249,9 +249,9 @@ class DoubleBlock(nn.Module):
         joined = [torch.cat([t, i], dim=2) for t, i in zip(of_text, of_image, strict=True)]
         mixed = attend(joined[0], joined[1], joined[2], table)
         length = text.shape[1]
-        image = torch.addcmul(image, i_gate, self.img_attn.proj(mixed[:, length:]))
+        image = torch.addcmul(image, i_gate, self.img_attn.proj(mixed[:, length:].contiguous()))
         image = torch.addcmul(image, i_mlp_gate, self.img_mlp(modulated_norm(image, i_mlp_shift, i_mlp_scale)))
-        text = torch.addcmul(text, t_gate, self.txt_attn.proj(mixed[:, :length]))
+        text = torch.addcmul(text, t_gate, self.txt_attn.proj(mixed[:, :length].contiguous()))
         text = torch.addcmul(text, t_mlp_gate, self.txt_mlp(modulated_norm(text, t_mlp_shift, t_mlp_scale)))
         return image, text
 

@@ -64,7 +64,7 @@ class FluxControlNet(FluxEmbedders):
     ) -> ControlResiduals:
         """Residuals for the base at flow time t.
 
-        image [B, S, 4C] packed tokens of x_t; hint: pixels [B, 3, H, W] in [-1, 1] (XLabs) or packed latent tokens [B, S, 4C] (InstantX);
+        image [B, S, 4C] packed tokens of x_t; hint: pixels [B, 3, H, W] in [-1, 1] (XLabs), or latents [B, C, H, W] or packed [B, S, 4C] (InstantX);
         image_ids [S, 3]; text [B, L, context]; text_ids [L, 3]; t [B] in 0..1; pooled [B, vector]; guidance [B] (3.5 means 3.5).
 
         Raises:
@@ -81,7 +81,7 @@ class FluxControlNet(FluxEmbedders):
         x = torch.cat([text, image], dim=1) if self.single_blocks else image
         for block, output in zip(self.single_blocks, self.controlnet_single_blocks, strict=True):
             x = self.run_block(block, x, activated, table)
-            single.append(output(x[:, length:]))
+            single.append(output(x[:, length:].contiguous()))
         return ControlResiduals(tuple(double), tuple(single), RULES[self.layout])
 
     def _fitting(self, embedded: Tensor, image: Tensor) -> Tensor:
@@ -110,7 +110,9 @@ class XLabsControlNet(FluxControlNet):
                 "hint", expected=f"sides that are multiples of {2 * HINT_SHRINK} pixels", found=f"{hint.shape[-1]} x {hint.shape[-2]}",
                 remedy="Resize or crop the hint.",
             )  # fmt: skip
-        return self.pos_embed_input(pack(self.input_hint_block(hint.to(self.pos_embed_input.weight.dtype))))
+        # Channels last: convolutions of so few channels run about twice as fast that way, and they are a third of a small model's step.
+        pixels = hint.to(self.pos_embed_input.weight.dtype).contiguous(memory_format=torch.channels_last)
+        return self.pos_embed_input(pack(self.input_hint_block(pixels).contiguous()))
 
 
 class InstantXControlNet(FluxControlNet):
@@ -124,7 +126,8 @@ class InstantXControlNet(FluxControlNet):
         self.controlnet_x_embedder = nn.Linear(config.in_channels, config.hidden_size)
 
     def embed_hint(self, hint: Tensor) -> Tensor:
-        return self.controlnet_x_embedder(hint.to(self.controlnet_x_embedder.weight.dtype))
+        tokens = pack(hint) if hint.ndim == 4 else hint
+        return self.controlnet_x_embedder(tokens.to(self.controlnet_x_embedder.weight.dtype))
 
 
 CONTROLNETS: dict[str, type[FluxControlNet]] = {"xlabs": XLabsControlNet, "instantx": InstantXControlNet}

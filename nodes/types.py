@@ -1,0 +1,51 @@
+"""Names of the types that flow between our nodes, beside ComfyUI's own, and what all node classes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Inputs = dict[str, dict[str, tuple[Any, ...]]]
+"""What INPUT_TYPES gives: required, optional and hidden inputs."""
+
+DATASET = "GRAFT_DATASET"
+"""An immutable description of pictures, captions and hints (training.data.folder.ImageFolder)."""
+HINT = "GRAFT_HINT"
+"""How hints are made (training.data.canny.CannyRecipe)."""
+ENCODED = "GRAFT_ENCODED"
+"""The same as latents, text embeddings and hints on disk (training.data.encoded.Encoded)."""
+TRAINABLE = "GRAFT_TRAINABLE"
+"""What to train (training.trainable.base.Recipe)."""
+SETTINGS = "GRAFT_SETTINGS"
+"""training.settings.Settings."""
+STATE = "GRAFT_STATE"
+"""A finished number of steps (training.state.State)."""
+MEASURES = "GRAFT_MEASURES"
+"""Figures by name, for the report."""
+
+LARGEST_SEED = 2**53 - 1
+"""JavaScript keeps whole numbers exactly up to here."""
+
+
+def seed_input(tooltip: str) -> tuple[str, dict[str, Any]]:
+    """A seed widget that never changes by itself: a changed seed would train again."""
+    return ("INT", {"default": 0, "min": 0, "max": LARGEST_SEED, "control_after_generate": False, "tooltip": tooltip})
+
+
+def number(default: float, low: float, high: float, step: float, tooltip: str) -> tuple[str, dict[str, Any]]:
+    """A FLOAT widget shown with all its digits."""
+    return ("FLOAT", {"default": default, "min": low, "max": high, "step": step, "round": False, "tooltip": tooltip})
+
+
+def whole(default: int, low: int, high: int, tooltip: str, step: int = 1) -> tuple[str, dict[str, Any]]:
+    """An INT widget."""
+    return ("INT", {"default": default, "min": low, "max": high, "step": step, "tooltip": tooltip})
+
+
+def choice(values: tuple[str, ...], tooltip: str, default: str | None = None) -> tuple[list[str], dict[str, Any]]:
+    """A combo box."""
+    return (list(values), {"default": default or values[0], "tooltip": tooltip})
+
+
+def link(type_name: str, tooltip: str) -> tuple[str, dict[str, Any]]:
+    """A socket."""
+    return (type_name, {"tooltip": tooltip})

@@ -1,0 +1,108 @@
+"""From a state to the tensors of a file. Whatever is used of a training, in the graph or as a file, is made from exactly these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .files.metadata import build_metadata
+from .files.write import require_free_space, require_writable_folder, write_safetensors
+from .state import State
+from .trainable.controlnet_export import export_diffusers_folder, exported_tensors
+
+Choice = Literal["trained", "average"]
+CHOICES: tuple[Choice, ...] = ("trained", "average")
+LICENCES = {"flux-1-dev": "FLUX.1 [dev] Non-Commercial License", "flux-1-schnell": "Apache-2.0"}
+
+
+@dataclass(frozen=True, eq=False)
+class ExportedControlNet:
+    """A trained ControlNet as its flat file holds it."""
+
+    weights: dict[str, Tensor]
+    """By the names of the file, BF16 unless asked otherwise."""
+    metadata: dict[str, str]
+    layout: str
+    """'xlabs' or 'instantx'."""
+    notes: tuple[str, ...]
+    """Where other programs would use it in another way."""
+
+
+def chosen_weights(state: State, choice: str) -> dict[str, Tensor]:
+    """The state's weights, or their running average.
+
+    Raises:
+        InputError: no such choice, or no average was kept.
+    """
+    if choice not in CHOICES:
+        raise InputError("weights", expected=" or ".join(CHOICES), found=choice, remedy="Choose one of these two.")
+    weights = state.weights() if choice == "trained" else state.ema_weights()
+    if weights is None:
+        raise InputError(
+            "weights", expected="a running average", found="a training without one", remedy="Set the EMA decay above 0 and train, or choose 'trained'."
+        )
+    return weights
+
+
+def exported_control_net(
+    state: State, choice: str = "trained", dtype: torch.dtype = torch.bfloat16, licence: str = "", title: str = ""
+) -> ExportedControlNet:
+    """A state's ControlNet, ready to be used or written.
+
+    Args:
+        choice: 'trained' or 'average' (EMA).
+        licence: SPDX name or words; empty takes that of the base's family, whose derivative it is.
+
+    Raises:
+        InputError: the state is of another kind, lacks the choice, or holds values that are not finite.
+    """
+    inputs = state.inputs()
+    recipe = inputs["recipe"]
+    if recipe.get("kind") != "controlnet":
+        raise InputError("state", expected="a trained ControlNet", found=f"a trained {recipe.get('kind')}", remedy="Use the export node of its kind.")
+    weights, layout_metadata, notes = exported_tensors(chosen_weights(state, choice), recipe["layout"], dtype)
+    metadata = _metadata(state, inputs, layout_metadata, choice, licence, title)
+    return ExportedControlNet(weights, metadata, recipe["layout"], notes)
+
+
+def write_control_net(exported: ExportedControlNet, path: Path) -> None:
+    """Writes the flat file that ComfyUI's ControlNet loader takes.
+
+    Raises:
+        InputError: the folder cannot be written or the disk is full; nothing half-written stays.
+    """
+    require_writable_folder(path.parent, "export folder")
+    require_free_space(path.parent, sum(tensor.nbytes for tensor in exported.weights.values()), "export folder")
+    write_safetensors(path, exported.weights, exported.metadata)
+
+
+def write_diffusers_folder(exported: ExportedControlNet, folder: Path) -> tuple[Path, ...]:
+    """Writes the same weights as a folder for diffusers; see `export_diffusers_folder`."""
+    dtype = next(iter(exported.weights.values())).dtype
+    return export_diffusers_folder(folder, exported.weights, dtype, exported.metadata)
+
+
+def _metadata(
+    state: State, inputs: Mapping[str, Any], layout_metadata: Mapping[str, str], choice: str, licence: str, title: str
+) -> dict[str, str]:
+    architecture = layout_metadata["modelspec.architecture"]
+    resolution_px = inputs.get("resolution_px")
+    fields = build_metadata(
+        title=title or f"ControlNet after {state.step} steps",
+        architecture=architecture,
+        implementation=layout_metadata["modelspec.implementation"],
+        licence=licence or LICENCES[architecture.split("/")[0]],
+        base_fingerprint=inputs["base_fingerprint"],
+        settings=inputs["settings"],
+        steps=state.step,
+        hint=inputs.get("hint"),
+        resolution_px=(resolution_px, resolution_px) if resolution_px else None,
+        extra={"graft.weights": choice, "graft.run": state.run_key, "graft.data": inputs["data_key"]},
+    )
+    return {**layout_metadata, **fields}

@@ -1,0 +1,60 @@
+"""What a training was and what came of it, as one JSON value."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+import cv2
+import numpy
+import torch
+
+from .files.fingerprint import fingerprint
+from .state import State
+
+
+def training_report(state: State, measures: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Figures of a state: measures first, then held-out losses, times, memory, whether weights changed, seeds and versions.
+
+    Raises:
+        InputError: the state's files are gone or damaged.
+    """
+    inputs, history = state.inputs(), state.history()
+    final_fingerprint = fingerprint(state.weights())
+    seconds = [record.seconds for record in history.steps]
+    return {
+        **(measures or {}),
+        "held_out_loss_before": history.held_out[0].held_out if history.held_out else None,
+        "held_out_loss_after": history.held_out[-1].held_out if history.held_out else None,
+        "train_steps": state.step,
+        "partial": state.partial,
+        "train_seconds": sum(seconds),
+        "seconds_per_step": median(seconds) if seconds else None,
+        "peak_memory_bytes": state.checkpoint.facts().get("peak_memory_bytes"),
+        "weights_changed": final_fingerprint != state.initial_fingerprint,
+        "weights_fingerprint": final_fingerprint,
+        "initial_fingerprint": state.initial_fingerprint,
+        "base_fingerprint": inputs["base_fingerprint"],
+        "data_key": inputs["data_key"],
+        "run_key": state.run_key,
+        "recipe": inputs["recipe"],
+        "settings": inputs["settings"],
+        "seeds": {"training": inputs["settings"]["seed"], "initial_weights": inputs["recipe"].get("seed")},
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of everything that numbers depend on."""
+    from .. import __version__
+
+    return {
+        "graft": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "opencv": cv2.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,134 @@
+"""Does what was trained do what it should? Pictures on held-out data with and without it, from the same noise, and their edge F1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .data.batches import Batch, held_out_batch
+from .data.encode_pictures import SHARED_SEED
+from .data.encoded import Encoded
+from .errors import InputError
+from .grid import comparison_grid
+from .measure import EdgeScore, Pictures, edge_score, shuffled
+from .models.flux import Flux
+from .progress import NO_PROGRESS, Progress
+from .sample import picture_noise, sample
+
+Decode = Callable[[Tensor], Tensor]
+"""Raw latents [B, C, H, W] -> pictures [B, H, W, 3] in 0..1."""
+PICTURES_AT_ONCE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationSettings:
+    """How the pictures are made."""
+
+    pictures: int = 64
+    """Held-out pictures that are measured, at most."""
+    steps: int = 20
+    """Sampling steps."""
+    guidance: float = 3.5
+    """For transformers that embed it."""
+    strength: float = 1.0
+    """The ControlNet's factor."""
+    start: float = 0.0
+    """Share of the schedule before which it is silent."""
+    end: float = 1.0
+    """Share of the schedule after which it is silent."""
+    seed: int = 0
+    """Of the noise; picture i starts from seed + i."""
+
+    def __post_init__(self) -> None:
+        if self.pictures < 1:
+            raise InputError("validation pictures", expected="1 or more", found=self.pictures, remedy="64 give a steady figure.")
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """Pictures, uint8 RGB [N, H, W, 3], on the given edges, uint8 [N, H, W], and how closely they follow them."""
+
+    captions: tuple[str, ...]
+    edges: Pictures
+    before: Pictures
+    """Without the ControlNet."""
+    after: Pictures
+    """With it."""
+    crossed: Pictures
+    """With it, each given its neighbour's edges: it should follow those."""
+    score_before: EdgeScore
+    score_after: EdgeScore
+    score_crossed: EdgeScore
+    """Against the neighbour's edges that it was given; its chance is the score against the picture's own edges."""
+
+    def figures(self) -> dict[str, float | int]:
+        """For a report."""
+        return {
+            "validation_pictures": len(self.captions),
+            "edge_f1_before": self.score_before.mean,
+            "edge_f1_after": self.score_after.mean,
+            "edge_f1_chance": self.score_after.chance,
+            "edge_f1_shuffled_edges": self.score_crossed.mean,
+            "edge_f1_shuffled_edges_own": self.score_crossed.chance,
+        }
+
+    def grid(self, columns: int) -> np.ndarray:
+        """The comparison picture: the first `columns` pictures in rows of edges, without, with."""
+        rows = [("edges given", self.edges), ("without ControlNet", self.before), ("with ControlNet", self.after)]
+        scores = [f"{caption} (F1 {score:.2f})" for caption, score in zip(self.captions, self.score_after.per_picture, strict=True)]
+        title = f"Held-out edges: F1 {self.score_before.mean:.2f} without, {self.score_after.mean:.2f} with the trained ControlNet"
+        return comparison_grid([(label, pictures[:columns]) for label, pictures in rows], captions=scores[:columns], title=title)
+
+
+def validate_controlnet(
+    base: Flux, controlnet: nn.Module, data: Encoded, decode: Decode, settings: ValidationSettings, progress: Progress = NO_PROGRESS
+) -> Validation:
+    """Samples held-out captions three times from the same noise: without the ControlNet, with it, and with shuffled edges.
+
+    Raises:
+        InputError: no held-out pictures, no hints, or impossible sampling settings.
+    """
+    count = min(settings.pictures, data.held_out_size)
+    if not count or data.hint_form == "none":
+        raise InputError(
+            "validation data", expected="held-out pictures with hints", found=f"{data.held_out_size} held out, hints: {data.hint_form}",
+            remedy="Raise `held_out` of the image folder.",
+        )  # fmt: skip
+    batch, samples = held_out_batch(data, range(count)), data.held_out[:count]
+    assert batch.hint is not None
+    edges = data.edges(samples, SHARED_SEED, [0] * count).numpy()
+    run = _Sampler(base, batch, decode, settings, progress)
+    before, after = run.pictures(None, batch.hint), run.pictures(controlnet, batch.hint)
+    crossed = run.pictures(controlnet, torch.roll(batch.hint, 1, dims=0))
+    return Validation(
+        captions=tuple(sample.caption for sample in samples), edges=edges, before=before, after=after, crossed=crossed,
+        score_before=edge_score(before, edges), score_after=edge_score(after, edges), score_crossed=_crossed(crossed, edges),
+    )  # fmt: skip
+
+
+def _crossed(pictures: Pictures, edges: Pictures) -> EdgeScore:
+    own = edge_score(pictures, edges)
+    return EdgeScore(edge_score(pictures, shuffled(edges)).per_picture, own.per_picture)
+
+
+@dataclass(frozen=True)
+class _Sampler:
+    base: Flux
+    batch: Batch
+    decode: Decode
+    settings: ValidationSettings
+    progress: Progress
+
+    def pictures(self, controlnet: nn.Module | None, hint: Tensor) -> Pictures:
+        """uint8 RGB [N, H, W, 3] from each picture's own noise."""
+        settings, (count, *size) = self.settings, self.batch.latents.shape
+        latents = sample(
+            self.base, self.batch.text, self.batch.pooled, picture_noise(range(settings.seed, settings.seed + count), *size),
+            steps=settings.steps, guidance=settings.guidance, controlnet=controlnet, hint=hint if controlnet is not None else None,
+            strength=settings.strength, start=settings.start, end=settings.end, batch_size=PICTURES_AT_ONCE, progress=self.progress,
+        )  # fmt: skip
+        return (self.decode(latents).float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
