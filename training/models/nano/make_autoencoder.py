@@ -1,6 +1,6 @@
 """Makes the nano's autoencoder: the encoder is arithmetic (pyramid.py), the decoder is trained on pictures drawn as they are needed.
 
-    python -m graft.training.models.nano.make_autoencoder OUTPUT_FILE --steps 3000
+    python -m graft.training.models.nano.make_autoencoder OUTPUT_FILE --steps 2500
 
 Half of the latents get noise, so that the decoder makes clean edges of what a transformer samples, too. The narrow decoder is padded with
 zero channels to the stock layout (64 wide), which ComfyUI's VAE loader takes.
@@ -21,13 +21,15 @@ from torch import Tensor
 
 from ...data.shapes import random_shape
 from ...files.write import write_safetensors
-from .autoencoder import BLOCK_CONVS, DECODER, Conv, Half, convolutions, squashed
+from .autoencoder import BLOCK_CONVS, DECODER, DOWNSCALE, Conv, Half, convolutions, squashed
 from .pyramid import CHANNELS, STOCK_WIDTH, encoder_weights, latents_of
 
 logger = logging.getLogger(__name__)
 
 WIDTHS = (32, 24, 16, 12)
 PICTURE_PX = 128
+WINDOW = 9
+"""Side of the trained windows, in latent cells."""
 LARGEST_NOISE = 0.25
 FLUX_SCALE, FLUX_SHIFT = 0.3611, 0.1159
 
@@ -68,8 +70,11 @@ def pictures(seed: int, step: int, count: int) -> Tensor:
 
 
 def decoder_loss(decoder: Half, pixels: Tensor, random: torch.Generator) -> Tensor:
-    """Mean absolute error of pixels and of their differences along rows and columns (which keeps edges sharp)."""
-    latents = latents_of(pixels)
+    """Mean absolute error of pixels and of their differences along rows and columns (which keeps edges sharp), on one window of each picture."""
+    row, column = (int(torch.randint(0, PICTURE_PX // DOWNSCALE - WINDOW + 1, (1,), generator=random)) for _ in range(2))
+    latents = latents_of(pixels)[:, :, row : row + WINDOW, column : column + WINDOW]
+    top, left, side = row * DOWNSCALE, column * DOWNSCALE, WINDOW * DOWNSCALE
+    pixels = pixels[:, :, top : top + side, left : left + side]
     noise = torch.rand(len(pixels), 1, 1, 1, generator=random).sub(0.5).clamp(min=0) * 2 * LARGEST_NOISE
     made = decoder(squashed(latents + noise * torch.randn(latents.shape, generator=random)))
     error = made - pixels
@@ -118,8 +123,8 @@ def file_tensors(decoder: Half) -> dict[str, Tensor]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
