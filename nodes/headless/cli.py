@@ -126,20 +126,12 @@ def _add_inspect(commands: argparse._SubParsersAction) -> None:
 
 
 def _inspect(arguments: argparse.Namespace, reporter: Reporter) -> None:
-    from ...training.files.header import read_header
-    from ...training.files.identify import identify
-    from .describe import describe_file
+    from ...training.files.inspect import inspect_as_dict, inspect_file
 
-    report = identify(read_header(arguments.file))
-    values, words = None, describe_file(report)
-    if arguments.values:
-        from ...training.files.values import describe_values, scan_values
-
-        values = scan_values(arguments.file, reporter.progress())
-        words = f"{words}\n{describe_values(values)}"
+    made = inspect_as_dict if arguments.json else inspect_file
+    report = made(arguments.file, arguments.values, reporter.progress())
     reporter.clear()
-    table = report.as_dict() | ({} if values is None else {"values": values.as_dict()})
-    print(json.dumps(table, indent=2) if arguments.json else words)
+    print(json.dumps(report, indent=2) if arguments.json else report)
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:
@@ -154,7 +146,7 @@ def _convert(arguments: argparse.Namespace, reporter: Reporter) -> None:
 
     report = convert_to_bf16(arguments.source, arguments.target, reporter.progress(), overwrite=arguments.overwrite)
     reporter.clear()
-    print(f"{report}\nWritten: {arguments.target}")
+    print(f"{report.explanation()}\nWritten: {arguments.target}")
 
 
 # ---------------------------------------------------------------- data, benchmark, runs
