@@ -1,0 +1,371 @@
+"""What is encoded is right, made once, found again, continued after an interruption, and never larger in memory than a shard."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import gc
+import io
+import json
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from graft.training.data.canny import CannyRecipe
+from graft.training.data.encode import LatentSpace, encode_dataset
+from graft.training.data.encoded import Encoded
+from graft.training.data.folder import ImageFolder, read_picture
+from graft.training.data.shards import rows_for
+from graft.training.errors import InputError
+from PIL import Image
+
+MakeFolder = Callable[..., Path]
+RESOLUTION_PX = 32
+
+
+@pytest.fixture
+def dataset(make_folder: MakeFolder) -> ImageFolder:
+    return ImageFolder(make_folder(11), resolution_px=RESOLUTION_PX, held_out=3)
+
+
+def contents(encoded: Encoded) -> list[torch.Tensor]:
+    samples = [*encoded.train, *encoded.held_out]
+    hints = encoded.hints(samples, 5, [2] * len(samples))
+    return [encoded.latents(samples), *encoded.text(samples), *encoded.empty_text(), encoded.pictures(samples), hints]  # type: ignore[list-item]
+
+
+def test_what_comes_back_is_what_the_encoders_gave(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
+    encoded = encoders.encode(dataset, tmp_path / "encoded")
+    assert (encoded.train_size, encoded.held_out_size) == (8, 3)
+    for sample in [*encoded.train, *encoded.held_out]:
+        picture = read_picture(dataset.path / sample.name, RESOLUTION_PX)
+        assert np.array_equal(encoded.pictures([sample])[0].numpy(), picture)
+        raw = encoders.images(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)[0]
+        assert torch.equal(encoded.latents([sample])[0], (raw - 0.1159) * 0.3611)
+        tokens, pooled = encoders.text([sample.caption])
+        assert torch.equal(encoded.text([sample])[0], tokens) and torch.equal(encoded.text([sample])[1], pooled)
+        assert encoded.text([sample])[0].dtype == torch.bfloat16
+        edges = cv2.Canny(picture, 100, 200)
+        assert np.array_equal(encoded.edges([sample], 0, [0])[0].numpy(), edges)
+        hint = encoded.hints([sample], 0, [0])
+        assert hint is not None and hint.shape == (1, 3, 32, 32) and torch.equal(hint[0, 1] > 0, torch.from_numpy(edges > 0))
+        assert set(hint.unique().tolist()) <= {-1.0, 1.0}
+
+
+def test_the_empty_caption_is_encoded(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+    tokens, pooled = encoders.encode(dataset, tmp_path / "encoded").empty_text()
+    expected = encoders.text([""])
+    assert torch.equal(tokens, expected[0][0]) and torch.equal(pooled, expected[1][0])
+
+
+def test_other_latent_spaces(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+    flux = encoders.encode(dataset, tmp_path / "encoded")
+    plain = encoders.encode(dataset, tmp_path / "encoded", latent_space=LatentSpace(0.0, 1.0))
+    assert flux.key != plain.key
+    assert torch.allclose((plain.latents(plain.train) - 0.1159) * 0.3611, flux.latents(flux.train), atol=1e-6)
+
+
+def test_held_out_pictures_are_those_with_the_smallest_hashes(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+    encoded = encoders.encode(dataset, tmp_path / "encoded")
+    digests = sorted(sample.digest for sample in dataset.scan())
+    assert sorted(sample.digest for sample in encoded.held_out) == digests[:3]
+    assert not {sample.digest for sample in encoded.train} & set(digests[:3])
+
+
+def test_a_second_call_encodes_nothing(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
+    first = encoders.encode(dataset, tmp_path / "encoded")
+    assert encoders.pictures == 11
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "encoded").iterdir()}
+    encoders.captions.clear()
+    second = encoders.encode(dataset, tmp_path / "encoded")
+    assert encoders.pictures == 11 and encoders.captions == []
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "encoded").iterdir()} == files
+    assert second == first and all(torch.equal(a, b) for a, b in zip(contents(first), contents(second), strict=True))
+
+
+def test_each_different_caption_is_encoded_once(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+    for number in range(8):
+        (dataset.path / f"{number:04}.txt").write_text("the same", "utf-8")
+    encoders.encode(dataset, tmp_path / "encoded")
+    assert sorted(encoders.captions) == ["", "picture 10", "picture 8", "picture 9", "the same"]
+
+
+def test_an_edited_caption_encodes_text_alone(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+    before = encoders.encode(dataset, tmp_path / "encoded")
+    (dataset.path / "0004.txt").write_text("edited", "utf-8")
+    after = encoders.encode(dataset, tmp_path / "encoded")
+    assert encoders.pictures == 11 and after.key != before.key
+    assert [sample.digest for sample in after.held_out] == [sample.digest for sample in before.held_out]
+    assert "edited" in {sample.caption for sample in [*after.train, *after.held_out]}
+
+
+def test_an_interruption_keeps_finished_shards(make_folder: MakeFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
+    dataset = ImageFolder(make_folder(11), resolution_px=RESOLUTION_PX)
+    encoders.fail_after_pictures = 8
+    with pytest.raises(KeyboardInterrupt):
+        encoders.encode(dataset, tmp_path / "encoded")
+    assert encoders.pictures == 8
+    assert not [path.name for path in (tmp_path / "encoded").iterdir() if path.name.startswith(".")]
+    encoders.fail_after_pictures = None
+    resumed = encoders.encode(dataset, tmp_path / "encoded")
+    assert encoders.pictures == 11
+    whole = encoders.encode(dataset, tmp_path / "elsewhere")
+    assert whole.key == resumed.key and all(torch.equal(a, b) for a, b in zip(contents(whole), contents(resumed), strict=True))
+
+
+def test_cancelling_through_the_progress_interface(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
+    class Cancels:
+        calls, finished = 0, False
+
+        def start(self, total: int, unit: str) -> None: ...
+        def advance(self, done: int, **values: float) -> None: ...
+
+        def finish(self) -> None:
+            self.finished = True
+
+        def check_interrupt(self) -> None:
+            self.calls += 1
+            if self.calls > 6:
+                raise KeyboardInterrupt
+
+    listener = Cancels()
+    with pytest.raises(KeyboardInterrupt):
+        encoders.encode(dataset, tmp_path / "encoded", progress=listener)
+    assert listener.finished and len(list((tmp_path / "encoded").iterdir())) == 1
+
+
+def test_progress_counts_every_row_of_every_part(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
+    class Listens:
+        def __init__(self) -> None:
+            self.parts: list[list[Any]] = []
+
+        def start(self, total: int, unit: str) -> None:
+            self.parts.append([unit, total, 0])
+
+        def advance(self, done: int, **values: float) -> None:
+            assert self.parts[-1][2] <= done <= self.parts[-1][1]
+            self.parts[-1][2] = done
+
+        def finish(self) -> None: ...
+        def check_interrupt(self) -> None: ...
+
+    listener = Listens()
+    encoders.encode(dataset, tmp_path / "encoded", progress=listener)
+    assert [part[:2] for part in listener.parts] == [["picture read", 11], ["picture encoded", 11], ["hint", 11], ["caption", 1], ["caption", 11]]
+    assert all(total == done for _, total, done in listener.parts)
+
+
+def test_a_cut_off_shard_is_made_again(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
+    first = encoders.encode(dataset, tmp_path / "encoded")
+    expected = contents(first)
+    shard = sorted((tmp_path / "encoded").glob("latents-*.safetensors"))[0]
+    shard.write_bytes(shard.read_bytes()[:-10])
+    next((tmp_path / "encoded").glob("encoded-*.json")).unlink()
+    second = encoders.encode(dataset, tmp_path / "encoded")
+    assert encoders.pictures in (11 + 4, 11 + 3)
+    assert all(torch.equal(a, b) for a, b in zip(expected, contents(second), strict=True))
+
+
+def test_a_removed_shard_is_made_again(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
+    encoders.encode(dataset, tmp_path / "encoded")
+    sorted((tmp_path / "encoded").glob("latents-*.safetensors"))[0].unlink()
+    encoders.encode(dataset, tmp_path / "encoded")
+    assert encoders.pictures in (11 + 4, 11 + 3)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"key": 3}'])
+def test_a_damaged_index_is_made_again(dataset: ImageFolder, encoders: Any, tmp_path: Path, content: str) -> None:
+    first = encoders.encode(dataset, tmp_path / "encoded")
+    index = next((tmp_path / "encoded").glob("encoded-*.json"))
+    index.write_text(content, "utf-8")
+    assert encoders.encode(dataset, tmp_path / "encoded") == first
+    assert encoders.pictures == 11 and json.loads(index.read_text("utf-8"))["key"] == first.key
+
+
+def test_another_identity_is_another_key(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+    first = encoders.encode(dataset, tmp_path / "encoded")
+    second = encode_dataset(dataset, encoders.images, encoders.text, "another", tmp_path / "encoded")
+    assert first.key != second.key and encoders.pictures == 22
+
+
+def test_drawn_thresholds_make_hints_on_the_fly(dataset: ImageFolder, encoders: Any, tmp_path: Path, ranged: CannyRecipe) -> None:
+    encoded = encoders.encode(dataclasses.replace(dataset, hint=ranged), tmp_path / "encoded")
+    assert "edges" not in encoded.parts
+    for sample in encoded.train:
+        picture = read_picture(dataset.path / sample.name, RESOLUTION_PX)
+        expected = cv2.Canny(picture, *ranged.thresholds(7, sample.digest, 3))
+        assert np.array_equal(encoded.edges([sample], 7, [3])[0].numpy(), expected)
+
+
+def test_latent_hints_are_encoded_edges_in_variants(dataset: ImageFolder, encoders: Any, tmp_path: Path, ranged: CannyRecipe) -> None:
+    dataset = dataclasses.replace(dataset, hint=ranged)
+    encoded = encoders.encode(dataset, tmp_path / "encoded", hint_form="latents", hint_variants=3)
+    assert encoders.pictures == 11 * 4
+    sample, epochs = encoded.train[0], list(range(20))
+    picture = read_picture(dataset.path / sample.name, RESOLUTION_PX)
+    edges = [torch.from_numpy(cv2.Canny(picture, *ranged.thresholds(0, sample.digest, variant))) for variant in range(3)]
+    expected = [(encoders.images((edge / 255).repeat(1, 3, 1, 1)) - 0.1159) * 0.3611 for edge in edges]
+    hints = encoded.hints([sample] * 20, 9, epochs)
+    shown = encoded.edges([sample] * 20, 9, epochs)
+    variants = [next(v for v in range(3) if torch.equal(shown[epoch], edges[v])) for epoch in epochs]
+    assert all(torch.equal(hints[epoch], expected[variant][0]) for epoch, variant in zip(epochs, variants, strict=True))
+    assert len(set(variants)) == 3
+
+
+def test_fixed_thresholds_need_one_latent_hint(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+    encoded = encoders.encode(dataset, tmp_path / "encoded", hint_form="latents", hint_variants=4)
+    assert encoders.pictures == 22 and encoded.hint_variants == 1
+
+
+def test_latent_hints_are_added_to_what_is_encoded(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+    pixels = encoders.encode(dataset, tmp_path / "encoded")
+    encoders.pictures, encoders.captions = 0, []
+    latents = encoders.encode(dataset, tmp_path / "encoded", hint_form="latents")
+    assert encoders.pictures == 11 and encoders.captions == [] and latents.key != pixels.key
+    none = encoders.encode(dataset, tmp_path / "encoded", hint_form="none")
+    assert encoders.pictures == 11 and none.hints(none.train, 0, [0] * 8) is None
+
+
+def test_pictures_that_cannot_be_decoded_are_all_listed_before_any_encoding(
+    dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int
+) -> None:
+    for number in (1, 9):
+        spoil(dataset.path / f"{number:04}.png")
+    with pytest.raises(InputError, match=r"2 problems: 0001\.png .*; 0009\.png"):
+        encoders.encode(dataset, tmp_path / "encoded")
+    assert encoders.pictures == 0 and encoders.captions == []
+
+
+def test_pictures_that_cannot_be_decoded_are_left_out_when_told_to(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+    whole = encoders.encode(dataset, tmp_path / "encoded")
+    for number in (1, 9):
+        spoil(dataset.path / f"{number:04}.png")
+    tolerant = dataclasses.replace(dataset, on_unreadable="skip")
+    encoded = encoders.encode(tolerant, tmp_path / "encoded")
+    assert {sample.name for sample in [*encoded.train, *encoded.held_out]} == {f"{n:04}.png" for n in range(11) if n not in (1, 9)}
+    assert encoded.held_out_size == 3 and [problem.name for problem in encoded.skipped] == ["0001.png", "0009.png"]
+    assert encoders.encode(tolerant, tmp_path / "encoded") == encoded != whole
+    with pytest.raises(InputError, match="2 problems"):
+        encoders.encode(dataset, tmp_path / "encoded")
+
+
+def spoil(path: Path) -> None:
+    """A whole PNG by its chunks and checksums, whose pixels cannot be unpacked."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(buffer, "PNG")
+    data = bytearray(buffer.getvalue())
+    place = data.index(b"IDAT")
+    length = int.from_bytes(data[place - 4 : place], "big")
+    data[place + 4 : place + 4 + length] = bytes((value + path.name.encode()[3]) % 256 for value in range(length))
+    data[place + 4 + length : place + 8 + length] = zlib.crc32(bytes(data[place : place + 4 + length])).to_bytes(4, "big")
+    path.write_bytes(bytes(data))
+
+
+def test_non_finite_latents_stop_with_the_pictures_names(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+    def overflows(pixels: torch.Tensor) -> torch.Tensor:
+        latents = encoders.images(pixels)
+        latents[2] = float("nan")
+        return latents
+
+    with pytest.raises(InputError, match=r"non-finite values for 0002\.png"):
+        encode_dataset(dataset, overflows, encoders.text, "x", tmp_path / "encoded")
+
+
+def test_captions_of_another_length_stop(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+    def grows(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens, pooled = encoders.text(captions)
+        return tokens.repeat(1, 2 if any(captions) else 1, 1), pooled
+
+    with pytest.raises(InputError, match="Shorten"):
+        encode_dataset(dataset, encoders.images, grows, "x", tmp_path / "encoded")
+
+
+@pytest.mark.parametrize("broken", [lambda t: t[:1], lambda t: t[0], lambda t: t * float("inf")])
+def test_encoders_of_the_wrong_kind_stop(dataset: ImageFolder, encoders: Any, tmp_path: Path, broken: Callable[..., Any]) -> None:
+    def wrong_text(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens, pooled = encoders.text([*captions, "a"])
+        return broken(tokens), pooled[:-1]
+
+    with pytest.raises(InputError, match="autoencoder"):
+        encode_dataset(dataset, lambda pixels: broken(encoders.images(pixels)), encoders.text, "x", tmp_path / "a")
+    with pytest.raises(InputError, match="text encoder"):
+        encode_dataset(dataset, encoders.images, wrong_text, "x", tmp_path / "b")
+
+
+def test_a_full_disk_is_said_before_it_happens(
+    dataset: ImageFolder, encoders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_shards: int
+) -> None:
+    # 11 pictures of 32 x 32 x 3 bytes; the first shard alone would still fit.
+    usage = type("Usage", (), {"free": 20_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match="free"):
+        encoders.encode(dataset, tmp_path / "encoded")
+    assert not (tmp_path / "encoded").exists() or not list((tmp_path / "encoded").iterdir())
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_written(
+    dataset: ImageFolder, encoders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(InputError, match="room on the disk"):
+            encoders.encode(dataset, tmp_path / "encoded")
+    assert not list((tmp_path / "encoded").iterdir())
+
+
+def test_a_file_in_the_folders_place(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+    (tmp_path / "encoded").write_text("x", "utf-8")
+    with pytest.raises(InputError, match="folder for encoded data"):
+        encoders.encode(dataset, tmp_path / "encoded")
+
+
+@pytest.mark.parametrize("options", [{"hint_form": "sound"}, {"hint_variants": 0}, {"hint_variants": 1000}])
+def test_absurd_options_are_refused(dataset: ImageFolder, encoders: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="hint"):
+        encoders.encode(dataset, tmp_path / "encoded", **options)
+
+
+def test_rows_per_shard_bound_the_memory() -> None:
+    assert rows_for(128 * 128 * 3) == 256 and rows_for(1024 * 1024 * 3) == 16 and rows_for(10**9) == 1
+    assert all(rows_for(size) * size <= 64 * 2**20 or rows_for(size) == 1 for size in (1, 1000, 70_000, 5_000_000, 10**8))
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(
+    make_folder: MakeFolder, encoders: Any, tmp_path: Path, small_shards: int
+) -> None:
+    class Watches:
+        """Adds up what numpy, OpenCV and Python hold (tracemalloc sees all three) and all tensors."""
+
+        peak_bytes = 0
+
+        def start(self, total: int, unit: str) -> None: ...
+        def finish(self) -> None: ...
+        def check_interrupt(self) -> None: ...
+
+        def advance(self, done: int, **values: float) -> None:
+            if done % small_shards == 0:
+                tensors = sum(entry.nbytes for entry in gc.get_objects() if type(entry) is torch.Tensor)
+                self.peak_bytes = max(self.peak_bytes, tracemalloc.get_traced_memory()[0] + tensors)
+
+    def peak_bytes(count: int) -> int:
+        dataset = ImageFolder(make_folder(count, f"pictures {count}"), resolution_px=128)
+        watcher = Watches()
+        tracemalloc.start()
+        try:
+            encoders.encode(dataset, tmp_path / f"encoded {count}", progress=watcher)
+        finally:
+            tracemalloc.stop()
+        return watcher.peak_bytes
+
+    few, many = peak_bytes(8), peak_bytes(48)
+    assert few > small_shards * 128 * 128 * 3
+    assert many - few < 40 * 128 * 128 * 3 / 5
