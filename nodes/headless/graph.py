@@ -55,9 +55,7 @@ class Graph:
 
     def prompt(self) -> dict[str, Any]:
         """The graph in API format: what nodes get as their hidden PROMPT input and what pictures carry as metadata."""
-        return {
-            node.id: {"class_type": node.type, "inputs": _api_inputs(node), "_meta": {"title": node.title}} for node in self.nodes.values()
-        }
+        return {node.id: {"class_type": node.type, "inputs": _api_inputs(node), "_meta": {"title": node.title}} for node in self.nodes.values()}
 
 
 def _api_inputs(node: Node) -> dict[str, Any]:

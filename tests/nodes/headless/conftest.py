@@ -125,9 +125,7 @@ def api():
     defaults = {"value": 1, "seed": 0, "factor": 1.0, "name": "n", "kind": "plain", "flag": False}
 
     def build(nodes, titles=None):
-        prompt = {
-            id: {"class_type": kind, "inputs": {**(defaults if kind == "Number" else {}), **inputs}} for id, (kind, inputs) in nodes.items()
-        }
+        prompt = {id: {"class_type": kind, "inputs": {**(defaults if kind == "Number" else {}), **inputs}} for id, (kind, inputs) in nodes.items()}
         return graph_from_api("test", prompt, titles or {})
 
     return build

@@ -76,9 +76,7 @@ def test_missing_inputs_are_named(api, registry):
 def test_a_missing_widget_value_is_named(registry):
     from graft.nodes.headless.api_format import graph_from_api
 
-    graph = graph_from_api(
-        "t", {"1": {"class_type": "Text", "inputs": {}}, "2": {"class_type": "Show", "inputs": {"number": ["1", 0]}}}, {}
-    )
+    graph = graph_from_api("t", {"1": {"class_type": "Text", "inputs": {}}, "2": {"class_type": "Show", "inputs": {"number": ["1", 0]}}}, {})
     assert any("node 1" in sentence and "input text: missing" in sentence for sentence in problems(graph, registry))
 
 

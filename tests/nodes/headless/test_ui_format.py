@@ -79,7 +79,9 @@ def test_force_input_has_no_widget_and_no_value(registry):
         def INPUT_TYPES(cls):
             return {"required": {"first": ("INT", {"forceInput": True}), "second": ("INT", {"default": 1})}}
 
-    content = workflow([node(1, "Forced", [42], [("first", "INT", 5)]), node(2, "Text", ["abc"], outputs=("STRING", "INT"))], [(5, 2, 1, 1, 0, "INT")])
+    content = workflow(
+        [node(1, "Forced", [42], [("first", "INT", 5)]), node(2, "Text", ["abc"], outputs=("STRING", "INT"))], [(5, 2, 1, 1, 0, "INT")]
+    )
     assert imported(content, registry | {"Forced": Forced})["1"].inputs == {"first": Link("2", 1), "second": 42}
 
 
@@ -148,7 +150,9 @@ def test_reroutes_in_a_ring_are_refused(registry):
 
 def test_a_muted_node_is_gone_and_its_user_told_why(registry):
     content = adding(
-        node(3, "Number", NUMBER_VALUES, mode=2, title="Mine"), node(4, "Number", []), links=[(1, 3, 0, 9, 0, "NUMBER"), (2, 4, 0, 9, 1, "NUMBER")]
+        node(3, "Number", NUMBER_VALUES, mode=2, title="Mine"),
+        node(4, "Number", []),
+        links=[(1, 3, 0, 9, 0, "NUMBER"), (2, 4, 0, 9, 1, "NUMBER")],
     )
     nodes = imported(content, registry)
     assert set(nodes) == {"9", "4"}
@@ -170,7 +174,13 @@ def test_a_bypassed_node_passes_its_first_input_of_the_same_type_through(registr
         node(3, "Number", NUMBER_VALUES),
         node(4, "Number", []),
         node(2, "Text", ["abc"], outputs=("STRING",)),
-        links=[(1, 5, 0, 9, 0, "NUMBER"), (2, 4, 0, 9, 1, "NUMBER"), (6, 2, 0, 5, 0, "STRING"), (7, 3, 0, 5, 1, "NUMBER"), (8, 4, 0, 5, 2, "NUMBER")],
+        links=[
+            (1, 5, 0, 9, 0, "NUMBER"),
+            (2, 4, 0, 9, 1, "NUMBER"),
+            (6, 2, 0, 5, 0, "STRING"),
+            (7, 3, 0, 5, 1, "NUMBER"),
+            (8, 4, 0, 5, 2, "NUMBER"),
+        ],
     )
     assert imported(content, registry)["9"].inputs == {"a": Link("3", 0), "b": Link("4", 0)}
 
