@@ -6,7 +6,8 @@ so that test collection, the command line and the engine alone never load the no
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from .training import __version__ as __version__
+
 WEB_DIRECTORY = "./web"
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"]
 

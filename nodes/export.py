@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,6 @@ class Report:
         }
 
     def execute(self, state: State, file_name: str, required_edge_f1: float, measures: dict[str, Any] | None = None) -> tuple[str]:
-        import json
-
         report = training_report(state, measures)
         write_json(output_path(file_name, ".json"), report)
         reached = report.get("edge_f1_after")
@@ -95,7 +94,8 @@ def output_path(file_name: str, ending: str) -> Path:
     folder = current_host().output_folder().resolve()
     path = (folder / f"{file_name}{ending}").resolve()
     if not Path(file_name).name or not path.is_relative_to(folder):
-        raise InputError("file name", expected="a name inside the output folder", found=repr(file_name), remedy="Give a plain name such as 'controlnet'.")
+        remedy = "Give a plain name such as 'controlnet'."
+        raise InputError("file name", expected="a name inside the output folder", found=repr(file_name), remedy=remedy)
     return path
 
 

@@ -44,9 +44,8 @@ def chosen_weights(state: State, choice: str) -> dict[str, Tensor]:
         raise InputError("weights", expected=" or ".join(CHOICES), found=choice, remedy="Choose one of these two.")
     weights = state.weights() if choice == "trained" else state.ema_weights()
     if weights is None:
-        raise InputError(
-            "weights", expected="a running average", found="a training without one", remedy="Set the EMA decay above 0 and train, or choose 'trained'."
-        )
+        remedy = "Set the EMA decay above 0 and train, or choose 'trained'."
+        raise InputError("weights", expected="a running average", found="a training without one", remedy=remedy)
     return weights
 
 
@@ -65,7 +64,8 @@ def exported_control_net(
     inputs = state.inputs()
     recipe = inputs["recipe"]
     if recipe.get("kind") != "controlnet":
-        raise InputError("state", expected="a trained ControlNet", found=f"a trained {recipe.get('kind')}", remedy="Use the export node of its kind.")
+        found = f"a trained {recipe.get('kind')}"
+        raise InputError("state", expected="a trained ControlNet", found=found, remedy="Use the export node of its kind.")
     weights, layout_metadata, notes = exported_tensors(chosen_weights(state, choice), recipe["layout"], dtype)
     metadata = _metadata(state, inputs, layout_metadata, choice, licence, title)
     return ExportedControlNet(weights, metadata, recipe["layout"], notes)

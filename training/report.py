@@ -11,6 +11,7 @@ import cv2
 import numpy
 import torch
 
+from . import __version__
 from .files.fingerprint import fingerprint
 from .state import State
 
@@ -48,8 +49,6 @@ def training_report(state: State, measures: Mapping[str, Any] | None = None) -> 
 
 def versions() -> dict[str, str]:
     """Of everything that numbers depend on."""
-    from .. import __version__
-
     return {
         "graft": __version__,
         "python": platform.python_version(),

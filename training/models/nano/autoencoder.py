@@ -73,7 +73,7 @@ class Half(nn.Module):
 
     def convolve(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
         key = name.replace(".", "/")
-        bias = self.tensors[f"{key}/bias"] if f"{key}/bias" in self.tensors else None
+        bias = self.tensors.get(f"{key}/bias")
         return F.conv2d(x, self.tensors[f"{key}/weight"], bias, stride=stride, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -108,7 +108,8 @@ def padded_to_stock(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         conv = name.rsplit(".", 1)[0]
         outputs = 3 if conv == names[-1] else STOCK_WIDTH
         inputs = CHANNELS if conv == names[0] else STOCK_WIDTH
-        padded[name] = F.pad(tensor, (0, 0, 0, 0, 0, inputs - tensor.shape[1], 0, outputs - tensor.shape[0]) if tensor.ndim == 4 else (0, outputs - len(tensor)))
+        missing = (0, outputs - len(tensor))
+        padded[name] = F.pad(tensor, (0, 0, 0, 0, 0, inputs - tensor.shape[1], *missing) if tensor.ndim == 4 else missing)
     return padded
 
 
@@ -130,7 +131,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger().addHandler(logging.StreamHandler())
     logging.getLogger().setLevel(logging.INFO)
-    metadata = {"modelspec.title": "Graft nano autoencoder", "modelspec.license": "Apache-2.0", "graft.seed": str(options.seed), "graft.steps": str(options.steps)}
+    metadata = {"format": "pt", "modelspec.title": "Graft nano autoencoder", "modelspec.license": "Apache-2.0"}
+    metadata |= {"graft.seed": str(options.seed), "graft.steps": str(options.steps)}
     write_safetensors(options.file, file_tensors(train_decoder(options)), metadata)
 
 

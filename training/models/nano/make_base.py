@@ -1,9 +1,13 @@
 """Trains the nano FLUX and its text encoder together, from nothing, on pictures drawn as they are needed.
 
-    python -m graft.training.models.nano.make_base WORK_FOLDER --steps 6000 --cooldown 1200
+    python -m graft.training.models.nano.make_base BASE_FOLDER --steps 6000 --cooldown 1200
+    python -m graft.training.models.nano.make_base GUIDED_FOLDER --teacher BASE_FOLDER --steps 600 --cooldown 300 --learning-rate 3e-4
 
 Rectified flow with t drawn towards noise, AdamW, a constant rate with a linear cool-down at the end, and a running average of the weights (EMA),
 which is what is kept. It saves every few minutes and goes on from there when started again; a longer `--steps` moves the cool-down.
+
+With a teacher the second stage is run: guidance distillation (Meng et al. 2022, arXiv:2210.03142), as FLUX.1-dev had it. The student learns to give
+in one pass, for the guidance number g that it embeds, what classifier-free guidance of scale g makes of the teacher's two passes.
 """
 
 from __future__ import annotations
@@ -11,10 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +29,10 @@ from torch import Tensor, nn
 from ...data.shapes import Shape, judged_rates, random_shape
 from ...files.tensors import read_tensors
 from ...files.write import write_json, write_safetensors
+from ...sample import euler, shifted, simple_sigmas
 from ..flux import Flux, FluxConfig, image_ids, pack, text_ids, unpack
 from .pyramid import latents_of, quarter_size
-from .text_encoder import TOKENS, TextEncoder, token_ids
+from .text_encoder import PADDING, TOKENS, TextEncoder, token_ids
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +40,7 @@ PICTURE_PX, LATENT = 128, 16
 SHIFT = 1.15
 CAPTION_DROPOUT = 0.1
 EMA_DECAY = 0.999
+LARGEST_GUIDANCE = 5.0
 CONFIG = FluxConfig(
     hidden_size=256, head_dim=128, double_depth=2, single_depth=4, in_channels=64, context_width=128, vector_width=64, mlp_width=1024, guidance=True
 )  # fmt: skip
@@ -88,29 +94,47 @@ def learning_rate(step: int, options: argparse.Namespace) -> float:
     return options.learning_rate * rising * falling
 
 
-def flow_loss(model: NanoModel, x_0: Tensor, ids: Tensor, random: torch.Generator) -> Tensor:
+def noised(x_0: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """x_t, t [B] drawn towards noise, and the noise."""
     noise = torch.randn(x_0.shape, generator=random)
-    u = torch.sigmoid(torch.randn(len(x_0), generator=random))
-    t = math.exp(SHIFT) / (math.exp(SHIFT) + 1 / u - 1)
-    ids = torch.where(torch.rand(len(ids), 1, generator=random) < CAPTION_DROPOUT, 0, ids)
-    x_t = (1 - t[:, None, None]) * x_0 + t[:, None, None] * noise
+    t = shifted(torch.sigmoid(torch.randn(len(x_0), generator=random)), SHIFT)
+    return (1 - t[:, None, None]) * x_0 + t[:, None, None] * noise, t, noise
+
+
+def flow_loss(model: NanoModel, x_0: Tensor, ids: Tensor, random: torch.Generator) -> Tensor:
+    """Stage 1: the flow's own target, at guidance 1, some captions dropped."""
+    x_t, t, noise = noised(x_0, random)
+    ids = torch.where(torch.rand(len(ids), 1, generator=random) < CAPTION_DROPOUT, PADDING, ids)
     return F.mse_loss(model.velocity(x_t, t, ids, torch.ones(len(t))), noise - x_0)
+
+
+def guidance_loss(model: NanoModel, x_0: Tensor, ids: Tensor, random: torch.Generator, teacher: NanoModel) -> Tensor:
+    """Stage 2: the teacher's two passes at a guidance drawn for each picture."""
+    x_t, t, _ = noised(x_0, random)
+    ids = torch.where(torch.rand(len(ids), 1, generator=random) < CAPTION_DROPOUT, PADDING, ids)
+    guidance = LARGEST_GUIDANCE ** torch.rand(len(t), generator=random)
+    with torch.no_grad():
+        target = guided(teacher, x_t, t, ids, torch.ones(len(t)), guidance)
+    return F.mse_loss(model.velocity(x_t, t, ids, guidance), target)
+
+
+def guided(model: NanoModel, x_t: Tensor, t: Tensor, ids: Tensor, embedded: Tensor, cfg: Tensor) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598) of scale `cfg` [B]."""
+    told, plain = model.velocity(x_t, t, ids, embedded), model.velocity(x_t, t, torch.full_like(ids, PADDING), embedded)
+    return plain + cfg[:, None, None] * (told - plain)
 
 
 @torch.no_grad()
 def sample(model: NanoModel, ids: Tensor, seed: int, steps: int = 20, cfg: float = 1.0, guidance: float = 1.0) -> Tensor:
     """Latents [B, 16, 16, 16] by Euler steps over the shifted schedule, with classifier-free guidance when `cfg` is not 1."""
     x = torch.randn(len(ids), LATENT * LATENT // 4, CONFIG.in_channels, generator=torch.Generator().manual_seed(seed))
-    u = torch.linspace(1, 0, steps + 1)
-    sigmas = math.exp(SHIFT) / (math.exp(SHIFT) + 1 / u.clamp(min=1e-9) - 1)
-    for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
-        t, scale = now.expand(len(ids)), torch.full((len(ids),), guidance)
-        velocity = model.velocity(x, t, ids, scale)
-        if cfg != 1:
-            plain = model.velocity(x, t, torch.zeros_like(ids), scale)
-            velocity = plain + cfg * (velocity - plain)
-        x = x + (after - now) * velocity
-    return unpack(x, LATENT, LATENT)
+    embedded, scale = torch.full((len(ids),), guidance), torch.full((len(ids),), cfg)
+
+    def velocity(x_t: Tensor, t: float) -> Tensor:
+        time = torch.full((len(ids),), t)
+        return model.velocity(x_t, time, ids, embedded) if cfg == 1 else guided(model, x_t, time, ids, embedded, scale)
+
+    return unpack(euler(velocity, x, simple_sigmas(steps, SHIFT)), LATENT, LATENT)
 
 
 def pictures_of(latents: Tensor) -> np.ndarray:
@@ -132,9 +156,13 @@ class Average:
             self.weights[name].lerp_(tensor, 1 - decay)
 
 
+def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
 def save(folder: Path, step: int, model: NanoModel, average: Average, optimiser: torch.optim.Optimizer, losses: list[float]) -> None:
     moments = {
-        f"{name}.{key}": optimiser.state[parameter][key] for name, parameter in model.named_parameters() for key in ("exp_avg", "exp_avg_sq", "step")
+        f"{name}.{key}": optimiser.state[parameter][key] for name, parameter in trained(model) for key in ("exp_avg", "exp_avg_sq", "step")
     }
     tensors = {f"weights.{k}": v for k, v in model.state_dict().items()} | {f"ema.{k}": v for k, v in average.weights.items()}
     write_safetensors(folder / "checkpoint.safetensors", tensors | {f"moments.{k}": v for k, v in moments.items()}, {"step": str(step)})
@@ -149,32 +177,41 @@ def load(folder: Path, model: NanoModel, average: Average, optimiser: torch.opti
     tensors = read_tensors(path)
     model.load_state_dict({k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")})
     average.weights = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained(model):
         optimiser.state[parameter] = {key: tensors[f"moments.{name}.{key}"] for key in ("exp_avg", "exp_avg_sq", "step")}
     losses = json.loads((folder / "losses.json").read_text(encoding="utf-8"))
-    step = int(optimiser.state[next(model.parameters())]["step"].item())
+    step = int(optimiser.state[trained(model)[0][1]]["step"].item())
     return step, losses[:step]
 
 
-def evaluate(average: Average, seed: int, cfg: float, guidance: float = 1.0, count: int = 64) -> tuple[float, float, np.ndarray]:
-    """Shares of sampled pictures with right colours and right kind, and the pictures, for captions of unseen random contents."""
+def averaged(weights: dict[str, Tensor]) -> NanoModel:
+    """A frozen model with these weights."""
     model = NanoModel(0)
-    model.load_state_dict(average.weights)
+    model.load_state_dict(weights)
+    return model.requires_grad_(False)
+
+
+def evaluate(model: NanoModel, seed: int, cfg: float, guidance: float, count: int = 64) -> tuple[float, float]:
+    """Shares of sampled pictures with right colours and right kind, for captions of unseen random contents."""
     _, ids, shapes = draw(seed, 0, count)
-    pictures = pictures_of(sample(model, ids, seed, cfg=cfg, guidance=guidance))
-    colours, kinds = judged_rates(pictures, shapes)
-    return colours, kinds, pictures
+    return judged_rates(pictures_of(sample(model, ids, seed, cfg=cfg, guidance=guidance)), shapes)
 
 
 def train(folder: Path, options: argparse.Namespace) -> None:
-    model = NanoModel(options.seed)
+    model, loss_of = NanoModel(options.seed), flow_loss
+    if options.teacher:
+        path = options.teacher / "checkpoint.safetensors"
+        teacher = averaged({name.removeprefix("ema."): tensor for name, tensor in read_tensors(path).items() if name.startswith("ema.")})
+        model.load_state_dict(teacher.state_dict())
+        model.text.requires_grad_(False)
+        loss_of = partial(guidance_loss, teacher=teacher)
     average = Average(model)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimiser = torch.optim.AdamW([parameter for _, parameter in trained(model)], lr=0.0, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     start, losses = load(folder, model, average, optimiser)
     began = time.monotonic()
     for step, (x_0, ids, _) in enumerate(draws(options.seed, start, options.steps, options.batch), start):
         optimiser.param_groups[0]["lr"] = learning_rate(step, options)
-        loss = flow_loss(model, x_0, ids, torch.Generator().manual_seed(options.seed * 1_000_003 + step))
+        loss = loss_of(model, x_0, ids, torch.Generator().manual_seed(options.seed * 1_000_003 + step))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -186,13 +223,15 @@ def train(folder: Path, options: argparse.Namespace) -> None:
             logger.info("step %d loss %.4f, %.3f s a step", step + 1, float(np.mean(losses[-50:])), pace)
         if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
             save(folder, step + 1, model, average, optimiser, losses)
-            rates = [evaluate(average, 10**9, cfg)[:2] for cfg in (1.0, 3.0)]
-            logger.info("step %d: colours and kind right, plain %s, cfg 3 %s", step + 1, rates[0], rates[1])
+            modes = ((1.0, 3.5),) if options.teacher else ((1.0, 1.0), (3.0, 1.0))
+            rates = [evaluate(averaged(average.weights), 10**9, cfg, guidance) for cfg, guidance in modes]
+            logger.info("step %d: colours and kind right %s at (cfg, guidance) %s", step + 1, rates, modes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--teacher", type=Path, help="folder of a finished first stage: distil its guidance")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--cooldown", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=64)

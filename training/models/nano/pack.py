@@ -15,7 +15,10 @@ from ...files.tensors import read_tensors
 from ...files.write import write_safetensors
 from . import TEXT_ENCODER_FILE, TRANSFORMER_FILE
 
-PARTS = {"transformer.": (TRANSFORMER_FILE, "Graft nano FLUX", "flux-1-dev"), "text.": (TEXT_ENCODER_FILE, "Graft nano text encoder", "graft-nano-text")}
+PARTS = {
+    "transformer.": (TRANSFORMER_FILE, "Graft nano FLUX", "flux-1-dev"),
+    "text.": (TEXT_ENCODER_FILE, "Graft nano text encoder", "graft-nano-text"),
+}
 
 
 def pack_checkpoint(checkpoint: Path, folder: Path) -> None:

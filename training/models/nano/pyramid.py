@@ -55,15 +55,16 @@ def quarter_size(latents: Tensor) -> Tensor:
 def encoder_weights() -> dict[str, Tensor]:
     """The same arithmetic as the convolutions of the stock layout, 64 channels wide; every channel that is not needed is zero."""
     weights: dict[str, Tensor] = {}
-    widths = {"0": 3, "14": CHANNELS}
+    halving = {layer.name for layer in ENCODER if isinstance(layer, Conv) and layer.stride == 2}
     for name in convolutions(ENCODER):
-        weights[f"{name}.weight"] = torch.zeros(CHANNELS if name == "14" else STOCK_WIDTH, widths.get(name, STOCK_WIDTH) if name == "0" else STOCK_WIDTH, 3, 3)
-        if not any(isinstance(layer, Conv) and layer.name == name and layer.stride == 2 for layer in ENCODER):
-            weights[f"{name}.bias"] = torch.zeros(weights[f"{name}.weight"].shape[0])
+        outputs, inputs = CHANNELS if name == "14" else STOCK_WIDTH, COLOURS if name == "0" else STOCK_WIDTH
+        weights[f"{name}.weight"] = torch.zeros(outputs, inputs, 3, 3)
+        if name not in halving:
+            weights[f"{name}.bias"] = torch.zeros(outputs)
     for colour in range(COLOURS):
         weights["0.weight"][colour, colour, 1, 1] = 1
-        for halving in ("2.weight", "6.weight"):
-            weights[halving][colour, colour, 1:, 1:] = 0.25
+        for averaging in ("2.weight", "6.weight"):
+            weights[averaging][colour, colour, 1:, 1:] = 0.25
         for position in range(4):
             weights["10.weight"][position * COLOURS + colour, colour, 1 + position // 2, 1 + position % 2] = 1
     matrix, bias = cell_matrix()
