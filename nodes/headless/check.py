@@ -128,7 +128,7 @@ def _check_range(entry: Declared, value: Any) -> None:
     if entry.type in ("INT", "FLOAT") and ((low is not None and value < low) or (high is not None and value > high)):
         raise ValueError(f"expected {_range(low, high)}; found {value}")
     if entry.choices is not None and value not in entry.choices:
-        raise ValueError(f"expected one of {_shown(entry.choices)}; found {value!r}")
+        raise ValueError(f"expected {_shown(entry.choices)}; found {value!r}")
 
 
 def _range(low: Any, high: Any) -> str:
@@ -138,8 +138,10 @@ def _range(low: Any, high: Any) -> str:
 
 
 def _shown(choices: tuple[Any, ...]) -> str:
+    if not choices:
+        return "one of the files that this node lists, of which there are none here"
     shown = ", ".join(str(choice) for choice in choices[:SHOWN_CHOICES])
-    return (shown or "an empty list") + (f", ... ({len(choices)} in all)" if len(choices) > SHOWN_CHOICES else "")
+    return f"one of {shown}" + (f", ... ({len(choices)} in all)" if len(choices) > SHOWN_CHOICES else "")
 
 
 # ---------------------------------------------------------------- VALIDATE_INPUTS

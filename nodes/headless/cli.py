@@ -11,14 +11,10 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...training.errors import InputError
 from .interrupt import Interrupted, StopRequest
 from .terminal import Reporter, ReporterHandler
-
-if TYPE_CHECKING:
-    from .execute import NodeResult
 
 BAD_INPUT, SIGNAL_OFFSET, SIGINT_NUMBER = 2, 128, 2
 ERROR_INDENT = "  "
@@ -97,22 +93,14 @@ def _run(arguments: argparse.Namespace, reporter: Reporter) -> None:
     from ..host import use_host
     from .host import HeadlessHost
     from .run import run_workflow
+    from .summary import snapshot, summary
 
     output = require_writable_folder(arguments.output or Path("out", arguments.workflow.stem), "--output")
+    before = snapshot(output)
     with use_host(HeadlessHost(output, reporter)):
         results = run_workflow(arguments.workflow, arguments.settings, reporter)
     reporter.clear()
-    print(_summary(results, output))
-
-
-def _summary(results: Sequence[NodeResult], output: Path) -> str:
-    """What the output nodes had to say, and where their pictures lie."""
-    lines: list[str] = []
-    for result in results:
-        for picture in result.ui.get("images", ()):
-            lines.append(f"{result.node.title}: {output / picture['subfolder'] / picture['filename']}")
-        lines += [str(text) for text in result.ui.get("text", ())]
-    return "\n".join([*lines, f"Results are in {output}"])
+    print(summary(results, output, before))
 
 
 # ---------------------------------------------------------------- files

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,10 +71,21 @@ def _let_go(node: Node, uses: Counter[str], outputs: Outputs) -> None:
 def _run_node(node: Node, node_class: type, graph: Graph, outputs: Outputs, keep: bool) -> dict[str, Any]:
     """Calls the node, stores its outputs if anyone uses them, and returns its ui table."""
     function = getattr(node_class(), node_class.FUNCTION)  # type: ignore[attr-defined]
-    returned = [function(**arguments) for arguments in _calls(_arguments(node, node_class, graph, outputs), node_class)]
+    with _named_in_errors(node):
+        returned = [function(**arguments) for arguments in _calls(_arguments(node, node_class, graph, outputs), node_class)]
     if keep:
         outputs[node.id] = _merged([_values(node, each) for each in returned], node_class)
     return _merged_ui(returned)
+
+
+@contextmanager
+def _named_in_errors(node: Node) -> Iterator[None]:
+    """What a node cannot use is told with the node's id and title."""
+    try:
+        yield
+    except InputError as error:
+        subject = f"{node.name()}: {error.subject}"
+        raise InputError(subject, expected=error.expected, found=error.found, remedy=error.remedy) from error
 
 
 # ---------------------------------------------------------------- inputs

@@ -63,6 +63,21 @@ def test_values_that_lose_nothing_are_converted(api, registry, given, meant):
     assert value == meant and type(value) is int
 
 
+def test_long_and_empty_lists_are_told_shortly(api, registry):
+    class Choosing(registry["Text"]):
+        choices: list[str] = []  # noqa: RUF012
+
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {"required": {"text": (cls.choices,)}}
+
+    registry["Choosing"] = Choosing
+    graph = api({**showing(), "5": ("Choosing", {"text": "x"})})
+    assert "there are none here" in only(graph, registry)
+    Choosing.choices = [f"file {number}" for number in range(30)]
+    assert "file 19, ... (30 in all)" in only(graph, registry)
+
+
 def test_an_unknown_node_is_named_with_the_way_out_and_the_known_ones(api, registry):
     sentence = only(api({**showing(), "4": ("FaceDetailer", {})}, {"FaceDetailer": "Faces"}), registry)
     assert 'node 4 "Faces"' in sentence and "ComfyUI" in sentence and "Add, Number, Picky" in sentence

@@ -10,6 +10,7 @@ import pytest
 import torch
 from graft.nodes.headless.check import checked
 from graft.nodes.headless.execute import execute
+from graft.training.errors import InputError
 
 
 def shown(graph, registry, listener):
@@ -110,3 +111,14 @@ def test_an_interrupt_ends_the_run_between_nodes(api, registry, number_calls):
     with pytest.raises(KeyboardInterrupt):
         execute(checked(graph, registry), registry, listener)
     assert len(number_calls) == 1
+
+
+def test_what_a_node_cannot_use_is_told_with_its_name(api, registry, silent):
+    class Refusing(registry["Total"]):
+        def total(self, numbers):
+            raise InputError("numbers", expected="few", found=numbers, remedy="Take some away.")
+
+    registry["Total"] = Refusing
+    graph = api({"1": ("Number", {}), "5": ("Total", {"numbers": ["1", 0]}), "9": ("Show", {"number": ["5", 0]})})
+    with pytest.raises(InputError, match=r'^node 5 "Total": numbers: expected few; found \[1.0\]. Take some away.$'):
+        execute(checked(graph, registry), registry, silent)
