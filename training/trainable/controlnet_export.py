@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def exported_tensors(
     Raises:
         InputError: the network is of another layout, the dtype is not for files, or values are not finite.
     """
-    module = _module_of(state)
+    module = _module_of(state, _any_axes(state))
     _require_own_layout(module, layout)
     weights = _cast(module, dtype)
     if module.layout == "instantx":
@@ -46,23 +46,28 @@ def exported_tensors(
 
 
 def export_diffusers_folder(
-    folder: str | Path, state: ControlNetState, dtype: torch.dtype = torch.bfloat16, metadata: Mapping[str, str] | None = None
+    folder: str | Path,
+    state: ControlNetState,
+    dtype: torch.dtype = torch.bfloat16,
+    metadata: Mapping[str, str] | None = None,
+    axes: tuple[int, ...] | None = None,
+    notes: Sequence[str] = (),
 ) -> tuple[Path, ...]:
     """Writes a folder that diffusers' FluxControlNetModel.from_pretrained reads; returns the files' paths.
 
     It holds config.json, the weights in one file, and a README.txt that says who can read it and by which rule. `metadata` is added to the
-    weights' own.
+    weights' own, `notes` (sentences; by default the network's own) to the README; `axes` are the rotary axes where heads are not 128 wide.
 
     Raises:
         InputError: the folder cannot be written, diffusers has no such network, the dtype is not for files, or values are not finite.
     """
-    module = _module_of(state)
+    module = _module_of(state, axes)
     _require_mlp_ratio(module.config)
     weights = to_diffusers_names(_cast(module, dtype), module.layout)
     folder = require_writable_folder(folder, "diffusers folder")
     files = tuple(folder / name for name in (WEIGHTS_FILE, README_FILE, CONFIG_FILE))
     write_safetensors(files[0], weights, {"format": "pt", **_metadata(module), **(metadata or {})})
-    write_bytes(files[1], _readme(module).encode("utf-8"))
+    write_bytes(files[1], _readme(module.layout, notes or module.notes).encode("utf-8"))
     write_json(files[2], diffusers_config(module.config, module.layout))
     return files
 
@@ -86,16 +91,21 @@ def diffusers_config(config: FluxConfig, layout: Layout) -> dict[str, Any]:
     }
 
 
-def _module_of(state: ControlNetState) -> FluxControlNet:
-    return state if isinstance(state, FluxControlNet) else controlnet_from_weights(state)
+def _module_of(state: ControlNetState, axes: tuple[int, ...] | None) -> FluxControlNet:
+    return state if isinstance(state, FluxControlNet) else controlnet_from_weights(state, axes)
+
+
+def _any_axes(state: ControlNetState) -> tuple[int, ...] | None:
+    """Axes of the right sum: a flat file says nothing about positions, so heads of any width can be saved."""
+    names = ("double_blocks.0.img_attn.norm.query_norm.scale", "transformer_blocks.0.attn.norm_q.weight")
+    scale = None if isinstance(state, FluxControlNet) else next((state[name] for name in names if name in state), None)
+    return None if scale is None else (scale.numel(),)
 
 
 def _cast(module: FluxControlNet, dtype: torch.dtype) -> dict[str, Tensor]:
     if dtype not in EXPORT_DTYPES:
         remedy = "Choose bfloat16: ComfyUI runs a float16 ControlNet in float16 where it can, and there FLUX overflows."
-        raise InputError(
-            "export dtype", expected=" or ".join(str(d).removeprefix("torch.") for d in EXPORT_DTYPES), found=dtype, remedy=remedy
-        )
+        raise InputError("export dtype", expected=" or ".join(str(d).removeprefix("torch.") for d in EXPORT_DTYPES), found=dtype, remedy=remedy)
     weights = module.state_dict()
     require_finite(weights, "ControlNet to export")
     return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.items()}
@@ -113,8 +123,8 @@ def _metadata(module: FluxControlNet) -> dict[str, str]:
     }
 
 
-def _readme(module: FluxControlNet) -> str:
-    paragraphs = [_HEADLINES[module.layout].format(weights=WEIGHTS_FILE), _LOADING, _RULES[module.layout], *module.notes]
+def _readme(layout: Layout, notes: Sequence[str]) -> str:
+    paragraphs = [_HEADLINES[layout].format(weights=WEIGHTS_FILE), _LOADING, _RULES[layout], *notes]
     return "\n\n".join(paragraphs) + "\n"
 
 

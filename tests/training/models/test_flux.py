@@ -12,9 +12,7 @@ from graft.training.models.flux import Flux, FluxConfig, image_ids, pack, text_i
 
 
 @pytest.mark.parametrize("guidance", [True, False], ids=["dev", "schnell"])
-def test_output_and_gradients_equal_diffusers(
-    guidance, random_flux, inputs, diffusers_flux, diffusers_inputs, assert_close, gradients
-) -> None:
+def test_output_and_gradients_equal_diffusers(guidance, random_flux, inputs, diffusers_flux, diffusers_inputs, assert_close, gradients) -> None:
     model = random_flux(guidance=guidance)
     _check_against_diffusers(model, inputs(model.config), None, {}, diffusers_flux, diffusers_inputs, assert_close, gradients)
 

@@ -190,7 +190,7 @@ def test_other_flux_controlnets_are_recognised_and_refused(added, said, random_f
 def test_other_files_are_refused_by_what_they_are(random_flux) -> None:
     with pytest.raises(InputError, match="a FLUX transformer"):
         controlnet_from_weights(random_flux().state_dict(), AXES)
-    with pytest.raises(InputError, match="SD1.5 or SDXL"):
+    with pytest.raises(InputError, match=r"SD1\.5 or SDXL"):
         controlnet_from_weights({"controlnet_cond_embedding.conv_in.weight": torch.zeros(1)})
     with pytest.raises(InputError, match="other tensors"):
         controlnet_from_weights({})
