@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
+from .normal import normal
 from .settings import Compute
 
 
@@ -22,12 +23,11 @@ def compute_dtype(compute: Compute, device: torch.device) -> torch.dtype:
 def own_module(module: nn.Module) -> nn.Module:
     """A module of our own over the same tensors: changing its structure or flags leaves the given one as it was. Frozen.
 
-    Tensors made under inference mode are copied, since autograd refuses them.
+    Tensors made under inference mode become ordinary ones, since autograd refuses them.
     """
     memo = {}
     for tensor in (*module.parameters(), *module.buffers()):
-        data = tensor.detach()
-        data = data.clone() if data.is_inference() else data
+        data = normal(tensor.detach())
         memo[id(tensor)] = nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data
     return copy.deepcopy(module, memo)
 

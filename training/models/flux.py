@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
+from ..normal import normal
 from .control_residuals import ControlResiduals
 
 ROPE_THETA = 10_000
@@ -393,4 +394,4 @@ def adopt(model: nn.Module, weights: Mapping[str, Tensor], subject: str) -> None
             subject, expected=f"exactly the {len(wanted)} tensors of this architecture", found="; ".join(problems),
             remedy="Choose a matching file.",
         )  # fmt: skip
-    model.load_state_dict(dict(weights), assign=True)
+    model.load_state_dict({name: normal(tensor) for name, tensor in weights.items()}, assign=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ...errors import InputError
@@ -36,6 +37,7 @@ class Nano:
 
 
 @lru_cache(maxsize=1)
+@torch.inference_mode(False)
 def load_nano() -> Nano:
     """Reads the built-in model; the same object every time. The encoders compute in fp32.
 
