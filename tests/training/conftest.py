@@ -98,6 +98,11 @@ RECIPE = ControlNetRecipe(layout="xlabs", double_depth=1, seed=1)
 
 
 @pytest.fixture
+def tiny_data_in() -> Callable[[Path], Encoded]:
+    return make_tiny_data
+
+
+@pytest.fixture
 def tiny_settings() -> Callable[..., Settings]:
     return make_tiny_settings
 

@@ -1,0 +1,195 @@
+"""Runs on disk: whole or not at all, damage noticed, the right ones kept, one writer."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from graft.training import store as store_module
+from graft.training.checkpoint import list_checkpoints, write_checkpoint
+from graft.training.errors import InputError
+from graft.training.files import write as write_module
+from graft.training.history import HeldOutRecord, History, HistoryFile, StepRecord
+from graft.training.lock import locked
+from graft.training.store import Run, RunStore
+
+PARTS = {"weights": {"a": torch.arange(6.0).view(2, 3)}, "optimiser": {"a:step": torch.tensor(3.0)}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return RunStore(tmp_path).run("0123456789abcdef" * 4)
+
+
+def steps_of(run: Run) -> list[int]:
+    return [checkpoint.step for checkpoint in list_checkpoints(run.folder)]
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def record(step: int, loss: float = 0.5) -> StepRecord:
+    return StepRecord(step=step, loss=loss, learning_rate=1e-3, gradient_norm=1.0, buckets={3: (0.5, 1)}, seconds=0.25)
+
+
+def test_a_checkpoint_comes_back_as_it_was(run):
+    run.save(200, PARTS, {"why": "end"}, keep=1)
+    checkpoint = run.checkpoint(200)
+    assert checkpoint.path.name == "step_00000200" and torch.equal(checkpoint.read("weights")["a"], PARTS["weights"]["a"])
+    assert checkpoint.has("optimiser") and not checkpoint.has("ema") and checkpoint.facts()["why"] == "end"
+
+
+def test_the_latest_at_most(run):
+    for step in (100, 200, 300):
+        run.save(step, PARTS, {}, keep=9)
+    assert [run.latest_at_most(step) and run.latest_at_most(step).step for step in (99, 100, 250, 999)] == [None, 100, 200, 300]
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimiser.safetensors", "state.json"])
+@pytest.mark.parametrize("how", ["bit", "cut", "gone"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run, caplog, file, how):
+    for step in (100, 200):
+        run.save(step, PARTS, {}, keep=9)
+    path = run.folder / "step_00000200" / file
+    if how == "gone":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-5])
+    else:
+        damage(path)
+    assert run.latest_at_most(200).step == 100 and run.checkpoint(200) is None
+    assert "step_00000200 is damaged" in caplog.text
+
+
+def test_reading_a_damaged_part_says_what_to_do(run):
+    checkpoint = run.save(5, PARTS, {}, keep=1)
+    damage(checkpoint.path / "weights.safetensors")
+    with pytest.raises(InputError, match="Run the workflow again"):
+        checkpoint.read("weights")
+
+
+def test_a_damaged_checkpoint_gives_way_to_a_new_one_and_stays_pinned(run):
+    run.save(5, PARTS, {}, keep=1).pin()
+    damage(run.folder / "step_00000005" / "weights.safetensors")
+    run.save(5, PARTS, {}, keep=1)
+    assert run.checkpoint(5).pinned
+
+
+def test_keeps_the_newest_and_whatever_was_asked_for(run):
+    for step in range(1, 7):
+        checkpoint = run.save(step, PARTS, {}, keep=2)
+        if step in (1, 3):
+            checkpoint.pin()
+    assert steps_of(run) == [1, 3, 5, 6]
+
+
+def test_never_removes_what_it_has_just_written(run):
+    for step in (10, 20):
+        run.save(step, PARTS, {}, keep=2)
+    run.save(5, PARTS, {}, keep=1)  # another branch, from an earlier state
+    assert steps_of(run) == [5]
+
+
+def test_a_full_disk_leaves_nothing_half_written(run, monkeypatch):
+    run.save(100, PARTS, {}, keep=1)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(write_module.os, "fsync", full)
+    with pytest.raises(InputError, match="room on the disk"):
+        write_checkpoint(run.folder, 200, PARTS, {})
+    monkeypatch.undo()
+    assert steps_of(run) == [100] and run.latest_at_most(200).step == 100
+    assert [path.name for path in run.folder.iterdir() if path.name != "losses.jsonl"] == ["step_00000100"]
+
+
+def test_no_room_for_two_checkpoints_is_said_before_any_work(tmp_path):
+    with pytest.raises(InputError, match="folder of runs") as caught:
+        RunStore(tmp_path).require_room(10**18)
+    assert "GB free" in caught.value.expected
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    with pytest.raises(InputError, match="folder of runs"):
+        RunStore(tmp_path / "file" / "runs").require_room(1)
+    with pytest.raises(InputError), RunStore(tmp_path / "file").run("0" * 64).training():
+        pass
+
+
+def test_leftovers_of_a_killed_process_are_removed_by_the_next(run):
+    run.save(100, PARTS, {}, keep=1)
+    leftover = run.folder / f"{write_module.PART_BEGINNING}0123"
+    leftover.mkdir()
+    (leftover / "weights.safetensors").write_bytes(b"half")
+    (run.folder / f"{write_module.PART_BEGINNING}4567.json").write_bytes(b"half")
+    with run.training():
+        assert sorted(path.name for path in run.folder.iterdir() if path.name.startswith(".")) == []
+    assert steps_of(run) == [100]
+
+
+def test_one_writer_at_a_time_and_the_holder_is_named(run):
+    with run.training(), pytest.raises(InputError, match=f"process {os.getpid()}"), run.training():
+        pass
+    with run.training():
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    path = tmp_path / "lock"
+    code = (
+        "import fcntl, os, signal, sys; handle = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT);"
+        "fcntl.flock(handle, fcntl.LOCK_EX); os.write(handle, b'{\"process\": 1}'); print('held', flush=True); signal.pause()"
+    )
+    if os.name == "nt":
+        pytest.skip("signals")
+    with subprocess.Popen([sys.executable, "-S", "-c", code, str(path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline().strip() == b"held"
+        with pytest.raises(InputError, match="nobody else"), locked(path, "run"):
+            pass
+        holder.kill()
+    with locked(path, "run"):
+        pass
+
+
+def test_a_file_system_without_locks_warns_and_goes_on(tmp_path, monkeypatch, caplog):
+    def none(handle: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("graft.training.lock._lock", none)
+    with locked(tmp_path / "lock", "run"):
+        assert "cannot be locked" in caplog.text
+
+
+def test_the_store_lists_its_runs(tmp_path):
+    own = RunStore(tmp_path / "runs")
+    assert own.runs() == []
+    for key in ("b" * 64, "a" * 64):
+        own.run(key).describe({"run_key": key})
+    assert [run.folder.name for run in own.runs()] == ["a" * store_module.KEY_DIGITS, "b" * store_module.KEY_DIGITS]
+
+
+def test_history_survives_a_torn_line_and_repeated_steps(tmp_path):
+    file = HistoryFile(tmp_path / "losses.jsonl")
+    assert file.read() == History()
+    file.append(record(1))
+    file.append(HeldOutRecord(step=1, held_out=0.7, by_time=(0.6, 0.8), samples=3))
+    with file.path.open("ab") as torn:
+        torn.write(b'{"step":2,"loss":0.')
+    file.append(record(2, loss=0.4))
+    file.append(record(2, loss=0.3))
+    history = file.read()
+    assert [(entry.step, entry.loss) for entry in history.steps] == [(1, 0.5), (2, 0.3)]
+    assert history.steps[0].buckets == {3: (0.5, 1)} and history.seconds == 0.5
+    assert history.held_out == (HeldOutRecord(step=1, held_out=0.7, by_time=(0.6, 0.8), samples=3),)
+    assert history.up_to(1).followed_by(history.after(1)) == history
