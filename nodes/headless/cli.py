@@ -161,12 +161,17 @@ def _shapes(arguments: argparse.Namespace, reporter: Reporter) -> None:
 def _add_bench(commands: argparse._SubParsersAction) -> None:
     added = _add(commands, "bench", _bench, "measure a training step against the same step written with diffusers")
     added.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as JSON")
+    added.add_argument("--size", default="auto", metavar="NAME", help="mini, mini-512px, flux-512px, flux-1024px (default: by device)")
+    added.add_argument("--repeats", type=int, default=20, metavar="N", help="measured steps of each (default: 20)")
+    added.add_argument("--checkpointing", action="store_true", help="both recompute blocks in the backward pass")
 
 
 def _bench(arguments: argparse.Namespace, reporter: Reporter) -> None:
-    from ...training.bench import run_bench
+    from ...training.bench import describe, run_bench
 
-    run_bench(arguments)
+    figures = run_bench(arguments.json, arguments.size, arguments.repeats, reporter.progress(), arguments.checkpointing)
+    reporter.clear()
+    print(describe(figures))
 
 
 def _add_runs(commands: argparse._SubParsersAction) -> None:
