@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,9 +92,9 @@ def require_file(path: str | Path) -> Path:
         InputError: nothing is there, or a folder, or it may not be read.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(str(path), expected="one safetensors file", found="a folder", remedy=_folder_remedy(path))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(str(path), expected="a safetensors file", found="no such file", remedy="Check the path.")
     try:
         path.open("rb").close()
@@ -124,16 +125,14 @@ def _folder_remedy(path: Path) -> str:
 def _header_text(path: Path, size_bytes: int) -> bytes:
     with path.open("rb") as file:
         beginning = file.read(64)
-        _require_no_other_format(path, beginning)
-        if len(beginning) < LENGTH_BYTES:
-            raise _damaged(path, f"at least {LENGTH_BYTES} bytes", f"{size_bytes} bytes")
+        # A header's length may begin with the very bytes of another format, so these count only where no JSON follows.
+        if beginning[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{":
+            _require_no_other_format(path, beginning)
+            raise _damaged(path, f"{LENGTH_BYTES} bytes of length and a JSON header", f"bytes that begin with {beginning[:16]!r}")
         (length,) = struct.unpack("<Q", beginning[:LENGTH_BYTES])
         _require_sane_length(path, length, size_bytes)
         file.seek(LENGTH_BYTES)
-        text = file.read(length)
-    if len(text) != length or not text.startswith(b"{"):
-        raise _damaged(path, "a JSON header", f"bytes that begin with {text[:8]!r}")
-    return text
+        return file.read(length)
 
 
 def _require_no_other_format(path: Path, beginning: bytes) -> None:

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from .header import Header
-from .kinds import CONTROLNETS, OTHERS, TRANSFORMERS, Found, Shapes
+from .kinds import CONTROLNETS, OTHERS, PART_PREFIXES, TRANSFORMERS, Found, Shapes, is_part
 from .kinds_lora import lora
 from .quantisation import Quantisation, find_quantisation
 
-# What programs put before a model's own names; the longest come first, since they begin alike.
+# What programs put before a model's own names.
 PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "transformer.", "model.", "module.", "vae.", "first_stage_model.",
             "text_encoders.t5xxl.transformer.", "text_encoders.clip_l.transformer.", "text_encoder.")  # fmt: skip
-# The other models that a checkpoint of several models holds beside its transformer.
-PART_PREFIXES = ("vae.", "first_stage_model.", "text_encoders.", "cond_stage_model.", "conditioner.", "model_ema.")
 _FIRST_NAMES = 8
 
 
@@ -49,8 +47,9 @@ class FileReport:
     """Widths, depths, channels, ranks, in plain words."""
     dtypes: dict[str, DtypeCount]
     quantisation: Quantisation
+    """Of the named model only, as are the parameters."""
     parameters: int
-    """Without scales and markers; of the named model only, not of other parts in the same file."""
+    """Without scales and markers."""
     other_parts: dict[str, int]
     """{prefix: tensors} of other models in the same file."""
     first_names: tuple[str, ...]
@@ -76,14 +75,14 @@ class FileReport:
 
 def identify(header: Header) -> FileReport:
     """Names a file from its header alone; 'unknown' if no rule fits."""
-    packing = find_quantisation(header)
     found, prefix = _first_match(header.shapes)
-    own = [name for name in header.tensors if name.startswith(prefix) and name not in packing.helpers]
-    own = [name for name in own if not _is_other_part(name, prefix)]
+    own = own_names(header.tensors, prefix).values()
+    packing = find_quantisation(header, own)
     return FileReport(
         path=header.path, size_bytes=header.size_bytes, kind=found.kind, architecture=found.architecture, layout=found.layout,
         variant=found.variant, prefix=prefix, sizes=found.sizes, dtypes=_count_dtypes(header), quantisation=packing,
-        parameters=sum(header.tensors[name].elements for name in own), other_parts=_other_parts(header.tensors, prefix),
+        parameters=sum(header.tensors[name].elements for name in own if name not in packing.helpers),
+        other_parts=_other_parts(header.tensors, prefix),
         first_names=tuple(sorted(header.tensors)[:_FIRST_NAMES]), notes=_notes(found, prefix), metadata=header.metadata,
     )  # fmt: skip
 
@@ -91,11 +90,6 @@ def identify(header: Header) -> FileReport:
 def own_names(names: Iterable[str], prefix: str) -> dict[str, str]:
     """{the model's own name: name in the file}, without other parts of the file."""
     return {name[len(prefix) :]: name for name in names if name.startswith(prefix) and not _is_other_part(name, prefix)}
-
-
-def is_part(name: str) -> bool:
-    """Whether a tensor belongs to another model that checkpoints of several models hold (autoencoder, text encoders)."""
-    return name.startswith(PART_PREFIXES)
 
 
 def _first_match(shapes: Shapes) -> tuple[Found, str]:

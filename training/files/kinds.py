@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 Shapes = Mapping[str, tuple[int, ...]]
+# The other models that a checkpoint of several models holds beside its transformer.
+PART_PREFIXES = ("vae.", "first_stage_model.", "text_encoders.", "cond_stage_model.", "conditioner.", "model_ema.")
 PATCH_AREA = 4  # FLUX packs 2x2 latent pixels into one token
 _NOT_FOR_COMFYUI = "ComfyUI takes these names for another layout: export it again for ComfyUI"
 
@@ -31,6 +33,11 @@ def depth(shapes: Shapes, blocks: str) -> int:
     """One more than the highest number N in names that begin with `blocks` N and a point."""
     numbers = (re.match(rf"{re.escape(blocks)}(\d{{1,4}})\.", name) for name in shapes)
     return max((int(match[1]) + 1 for match in numbers if match), default=0)
+
+
+def is_part(name: str) -> bool:
+    """Whether a tensor belongs to another model that checkpoints of several models hold (autoencoder, text encoders)."""
+    return name.startswith(PART_PREFIXES)
 
 
 def side(shapes: Shapes, name: str, axis: int) -> int:

@@ -16,7 +16,8 @@ from ..errors import InputError
 from ..progress import NO_PROGRESS, Progress
 from .dequantise import Tally, load_bf16
 from .header import Header, printable, read_header
-from .identify import FileReport, identify, is_part, own_names
+from .identify import FileReport, identify, own_names
+from .kinds import is_part
 from .names import bfl_map, diffusers_map, fuse, require_names, with_scale_names
 from .quantisation import FLOAT_DTYPES, require_readable
 from .values import ValueCounts, describe_counts
@@ -85,9 +86,10 @@ def load_transformer_weights(path: str | Path, progress: Progress = NO_PROGRESS)
 def precision_report(found: FileReport, tally: Tally) -> PrecisionReport:
     """The report of a file whose own tensors have all gone through `tally`."""
     packing = found.quantisation
-    own = set(own_names(packing.helpers, found.prefix).values())
-    scaled = sum(scale in own for scale in packing.scales.values())
-    return PrecisionReport(found.path, tally.tensors, tally.counts, packing.kind, scaled, len(own), found.other_parts)
+    counts = dict(tally.counts)
+    return PrecisionReport(
+        found.path, dict(tally.tensors), counts, packing.kind, len(packing.scales), len(packing.helpers), found.other_parts
+    )
 
 
 def require_float_tensors(header: Header, names: list[str]) -> None:

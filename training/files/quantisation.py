@@ -9,11 +9,13 @@ only tells a runtime how to round activations, so it is of no use to a weight an
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
 from .header import Header, TensorInfo, printable
+from .kinds import is_part
 
 FP8_NAMES: dict[str, str] = {"F8_E4M3": "e4m3fn", "F8_E5M2": "e5m2"}
 FLOAT_DTYPES = ("F64", "F32", "F16", "BF16", *FP8_NAMES)
@@ -55,13 +57,13 @@ class Quantisation:
         return frozenset((*self.scales.values(), *self.used_up, *self.orphans))
 
 
-def find_quantisation(header: Header) -> Quantisation:
-    """Reads the packing from the header alone."""
-    tensors = header.tensors
+def find_quantisation(header: Header, names: Iterable[str]) -> Quantisation:
+    """Reads the packing of the named tensors from the header alone."""
+    tensors = {name: header.tensors[name] for name in names}
     scales, orphans = _scales(tensors)
     used_up = tuple(name for name in tensors if _is_marker(name) or name.endswith(_INPUT_SCALE_ENDINGS))
     unreadable = _unreadable(tensors, scales)
-    kind = "unreadable" if unreadable else _kind(header, scales, used_up)
+    kind = "unreadable" if unreadable else _kind(header, tensors, (*scales.values(), *used_up))
     return Quantisation(kind, scales, used_up, orphans, unreadable)
 
 
@@ -85,6 +87,8 @@ def require_readable(header: Header, packing: Quantisation) -> None:
 def declared_formats(header: Header) -> dict[str, dict[str, Any]]:
     """{layer: what the file says about its packing}, from `_quantization_metadata` and the layers' own `comfy_quant` bytes.
 
+    Other models in the same file are left out.
+
     Raises:
         InputError: one of these is no JSON of the known form.
     """
@@ -97,7 +101,7 @@ def declared_formats(header: Header) -> dict[str, dict[str, Any]]:
             if name.endswith(".comfy_quant"):
                 file.seek(header.data_start + info.start)
                 declared[name.removesuffix(".comfy_quant")] = _json_object(header, name, file.read(min(info.size_bytes, 65536)))
-    return declared
+    return {layer: value for layer, value in declared.items() if not is_part(layer)}
 
 
 def _scales(tensors: dict[str, TensorInfo]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -140,13 +144,12 @@ def _is_readable_scale(weight: TensorInfo, scale: TensorInfo) -> bool:
     return scale.dtype in ("F32", "F16", "BF16", "F64") and scale.shape in ((), (1,), (1, 1), (rows,), (rows, 1))
 
 
-def _kind(header: Header, scales: dict[str, str], used_up: tuple[str, ...]) -> str:
-    names = (*scales.values(), *used_up)
-    if "_quantization_metadata" in header.metadata or any(name.endswith((".weight_scale", ".comfy_quant")) for name in names):
+def _kind(header: Header, tensors: dict[str, TensorInfo], helpers: tuple[str, ...]) -> str:
+    found = [label for dtype, label in FP8_NAMES.items() if any(info.dtype == dtype for info in tensors.values())]
+    if any(name.endswith((".weight_scale", ".comfy_quant")) for name in helpers) or (found and "_quantization_metadata" in header.metadata):
         return "comfy"
-    if names:
+    if helpers:
         return "scaled"
-    found = [label for dtype, label in FP8_NAMES.items() if any(info.dtype == dtype for info in header.tensors.values())]
     return f"plain {' and '.join(found)}" if found else "none"
 
 

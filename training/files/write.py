@@ -131,7 +131,7 @@ def require_free_space(folder: str | Path, size_bytes: int, input_name: str) -> 
 
 def _nearest_existing(path: Path) -> Path:
     path = path.absolute()
-    return next(candidate for candidate in (path, *path.parents) if candidate.exists())
+    return next(candidate for candidate in (path, *path.parents) if os.path.exists(candidate))
 
 
 def _flush(path: Path) -> None:

@@ -98,3 +98,69 @@ def hollow_model(hollow_file):
         return hollow_file(entries, metadata, name)
 
     return write
+
+
+class Listener:
+    """Progress that notes what it is told, and can interrupt at the n-th question."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+        self.interrupt_at: int | None = None
+        self.questions = 0
+
+    def start(self, total: int, unit: str) -> None:
+        self.calls.append(("start", total, unit))
+
+    def advance(self, done: int, **values: float) -> None:
+        self.calls.append(("advance", done))
+
+    def finish(self) -> None:
+        self.calls.append(("finish",))
+
+    def check_interrupt(self) -> None:
+        self.questions += 1
+        if self.interrupt_at is not None and self.questions >= self.interrupt_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+QUANTISED = ("img_attn.qkv.weight", "linear1.weight", "img_mlp.0.weight")
+
+
+@pytest.fixture
+def packed():
+    """A function: BF16 weights -> the same packed in one of the 8-bit forms, and what they are worth when unpacked (in FP32 arithmetic)."""
+
+    def pack(weights, form: str, prefix: str = ""):
+        stored, worth, metadata = {}, {name: tensor.float() for name, tensor in weights.items()}, {}
+        for name, tensor in weights.items():
+            layer = name.removesuffix(".weight")
+            if not name.endswith(QUANTISED):
+                stored[prefix + name] = tensor
+                continue
+            rows = form == "comfy by rows"
+            scale = tensor.float().abs().amax(dim=1, keepdim=True) / 448 if rows else tensor.float().abs().max() / 448
+            eight = (tensor.float() / scale).to(torch.float8_e4m3fn)
+            stored[prefix + name], worth[name] = eight, eight.float() * scale
+            stored |= scale_tensors(prefix + layer, form, scale)
+        if form == "scaled":
+            stored[f"{prefix}scaled_fp8"] = torch.empty(2, dtype=torch.float8_e4m3fn).zero_()
+        if form == "comfy by metadata":
+            layers = {name.removesuffix(".weight"): {"format": "float8_e4m3fn"} for name in stored if name.endswith(QUANTISED)}
+            metadata = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
+        return stored, {name: tensor.bfloat16() for name, tensor in worth.items()}, metadata
+
+    return pack
+
+
+def scale_tensors(layer: str, form: str, scale: torch.Tensor) -> dict[str, torch.Tensor]:
+    if form == "scaled":
+        return {f"{layer}.scale_weight": scale.reshape(1), f"{layer}.scale_input": torch.tensor([0.5])}
+    tensors = {f"{layer}.weight_scale": scale, f"{layer}.input_scale": torch.tensor(0.5)}
+    if form != "comfy by metadata":
+        tensors[f"{layer}.comfy_quant"] = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+    return tensors

@@ -78,7 +78,7 @@ def test_refuses_bad_header_lengths_without_reading_them(raw_file, length, said)
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "at least 8 bytes"), (b"1234567", "at least 8 bytes"), (b"PK\x03\x04" + b"\0" * 100, "pickle"),
+        (b"", "8 bytes of length"), (b"1234567", "8 bytes of length"), (b"PK\x03\x04" + b"\0" * 100, "pickle"),
         (b"\x80\x02}q\x00." + b"\0" * 100, "pickle"), (b"GGUF\x03\0\0\0" + b"\0" * 50, "GGUF"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"), (b"<!DOCTYPE html><html>" + b" " * 80, "web page"),
     ],
@@ -101,6 +101,14 @@ def test_a_pickle_is_refused_and_never_loaded(tmp_path):
     with pytest.raises(InputError, match="never loaded"):
         read_header(path)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580, 0x10280])
+def test_a_header_whose_length_begins_like_a_pickle_is_none(raw_file, length):
+    header = {"a": entry(), "__metadata__": {"filling": ""}}
+    header["__metadata__"]["filling"] = "x" * (length - len(json.dumps(header)))
+    path = raw_file(header, b"\0" * 8)
+    assert path.read_bytes()[:8] == length.to_bytes(8, "little") and list(read_header(path).tensors) == ["a"]
 
 
 def test_missing_file_and_folder(tmp_path):
