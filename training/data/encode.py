@@ -22,7 +22,7 @@ from .encode_text import TextEncoder, TextParts
 from .encoded import Encoded, EncodedSample, HintForm, load_index, save_index
 from .folder import ImageFolder, Sample, split_held_out
 from .keys import content_key
-from .shards import Rows, Shelf
+from .shards import Rows, Shelf, remove_leftovers
 
 __all__ = ["FLUX_LATENT_SPACE", "Encoded", "HintForm", "ImageEncoder", "LatentSpace", "TextEncoder", "encode_dataset"]
 
@@ -69,6 +69,7 @@ def encode_dataset(
     key = content_key("encoded", dataset.key(samples), *setup)
     encoded = load_index(shelf.folder, key)
     if encoded is None:
+        remove_leftovers(shelf.folder)
         pictures = PictureParts(dataset, samples, shelf)
         # Pictures first: whatever is wrong with them is said before an encoder has worked for nothing.
         rows = pictures.pictures()

@@ -115,19 +115,20 @@ def save_index(encoded: Encoded, lookup_key: str) -> None:
         "key": encoded.key, "resolution_px": encoded.resolution_px, "recipe": asdict(encoded.recipe), "hint_form": encoded.hint_form,
         "hint_variants": encoded.hint_variants, "train": [_row(sample) for sample in encoded.train],
         "held_out": [_row(sample) for sample in encoded.held_out], "skipped": [[entry.name, entry.what] for entry in encoded.skipped],
-        "parts": {part: {"names": rows.names, "rows_per_shard": rows.rows_per_shard} for part, rows in encoded.parts.items()},
+        "parts": {part: [rows.rows_per_shard, rows.names, rows.sizes_bytes()] for part, rows in encoded.parts.items()},
     }  # fmt: skip
     write_bytes(_index_path(encoded.folder, lookup_key), json.dumps(index, ensure_ascii=False, separators=(",", ":")).encode("utf-8"))
 
 
 def load_index(folder: Path, lookup_key: str) -> Encoded | None:
-    """The handle that was saved under this key, or None if there is none, or if shards that it names are gone."""
+    """The handle that was saved under this key, or None if there is none, or if shards that it names are gone or cut off."""
     try:
         index = json.loads(_index_path(folder, lookup_key).read_text("utf-8"))
         encoded = _from_index(folder, index)
+        whole = all(encoded.parts[part].sizes_bytes() == sizes for part, (_, _, sizes) in index["parts"].items())
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return encoded if all(rows.are_there() for rows in encoded.parts.values()) else None
+    return encoded if whole else None
 
 
 def _index_path(folder: Path, lookup_key: str) -> Path:
@@ -141,7 +142,7 @@ def _from_index(folder: Path, index: dict[str, Any]) -> Encoded:
         hint_form=index["hint_form"], hint_variants=index["hint_variants"],
         train=tuple(EncodedSample(*row) for row in index["train"]), held_out=tuple(EncodedSample(*row) for row in index["held_out"]),
         skipped=tuple(Problem(*row) for row in index["skipped"]),
-        parts={part: Rows(folder, tuple(entry["names"]), entry["rows_per_shard"]) for part, entry in index["parts"].items()},
+        parts={part: Rows(folder, tuple(names), rows_per_shard) for part, (rows_per_shard, names, _) in index["parts"].items()},
     )  # fmt: skip
 
 

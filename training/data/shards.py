@@ -8,7 +8,9 @@ Rows are read with plain seeks: no mapped memory, no open files, any number of t
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,13 +20,14 @@ from torch import Tensor
 from ..errors import InputError
 from ..files.header import Header, read_header
 from ..files.tensors import TORCH_DTYPES, read_bytes
-from ..files.write import require_free_space, write_safetensors
+from ..files.write import PART_BEGINNING, require_free_space, write_safetensors
 from ..progress import Progress
 from .keys import KeyPart, content_key
 
 SHARD_ROWS_LIMIT = 256
 SHARD_TARGET_BYTES = 64 * 2**20
 ENCODE_BATCH = 16
+LEFTOVER_AGE_S = 24 * 3600
 
 Shard = tuple[Mapping[str, Tensor], Mapping[str, str]]
 """What a file holds: tensors whose first dimension is the row, and metadata."""
@@ -74,9 +77,13 @@ class Rows:
             self._headers[name] = read_header(self.folder / name)
         return self._headers[name]
 
-    def are_there(self) -> bool:
-        """Whether all files exist; their contents are not looked at."""
-        return all((self.folder / name).is_file() for name in self.names)
+    def sizes_bytes(self) -> list[int]:
+        """The files' sizes, by which a later call sees at a glance whether they are all there and whole.
+
+        Raises:
+            OSError: one of them is gone.
+        """
+        return [(self.folder / name).stat().st_size for name in self.names]
 
 
 @dataclass(frozen=True)
@@ -144,6 +151,14 @@ class _Counter:
     def finish_shard(self, rows: int) -> None:
         self.finished_rows += rows
         self.progress.advance(self.finished_rows)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes unfinished files that a killed process left behind; younger ones may belong to another process that is at work."""
+    for path in folder.glob(f"{PART_BEGINNING}*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > LEFTOVER_AGE_S:
+                path.unlink()
 
 
 def rows_for(row_bytes: int) -> int:

@@ -7,6 +7,7 @@ import errno
 import gc
 import io
 import json
+import os
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -166,10 +167,19 @@ def test_a_cut_off_shard_is_made_again(dataset: ImageFolder, encoders: Any, tmp_
     expected = contents(first)
     shard = sorted((tmp_path / "encoded").glob("latents-*.safetensors"))[0]
     shard.write_bytes(shard.read_bytes()[:-10])
-    next((tmp_path / "encoded").glob("encoded-*.json")).unlink()
     second = encoders.encode(dataset, tmp_path / "encoded")
     assert encoders.pictures in (11 + 4, 11 + 3)
     assert all(torch.equal(a, b) for a, b in zip(expected, contents(second), strict=True))
+
+
+def test_what_a_killed_process_left_is_removed_once_it_is_old(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+    (tmp_path / "encoded").mkdir()
+    old, young = (tmp_path / "encoded" / f".graft-part-{name}.safetensors" for name in ("old", "young"))
+    old.write_bytes(b"x")
+    young.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    encoders.encode(dataset, tmp_path / "encoded")
+    assert not old.exists() and young.exists()
 
 
 def test_a_removed_shard_is_made_again(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
