@@ -123,7 +123,7 @@ def inside_comfyui() -> bool:
 
 def _comfyui_host() -> Host:
     try:
-        from . import host_comfy
+        from .host_comfy import ComfyHost
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.endswith("host_comfy"):
             raise
@@ -133,4 +133,4 @@ def _comfyui_host() -> Host:
             found="one that runs headless only",
             remedy="Run the workflow with `python -m graft run WORKFLOW.json`, or update Graft.",
         ) from error
-    return host_comfy.ComfyHost()
+    return ComfyHost()

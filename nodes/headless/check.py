@@ -32,10 +32,10 @@ def checked(graph: Graph, registry: Registry) -> Plan:
     known = {id: node for id, node in graph.nodes.items() if node.type in registry}
     outputs = [id for id, node in known.items() if getattr(registry[node.type], "OUTPUT_NODE", False)]
     order = _order(graph, outputs)
-    problems, nodes = list(_unknown_nodes(graph, registry)), dict(graph.nodes)
+    problems, nodes, needed = list(_unknown_nodes(graph, registry)), dict(graph.nodes), set(order)
     for id, node in known.items():
         nodes[id], found = _checked_node(node, graph, registry)
-        problems += found if id in order else [f"{problem}. No output needs this node: it can also be muted" for problem in found]
+        problems += found if id in needed else [f"{problem}. No output needs this node: it can also be muted" for problem in found]
     problems += _cycles(graph)
     if not outputs and len(known) == len(graph.nodes):
         problems.append("no node is an output: expected at least one that saves or shows something, such as SaveImage")

@@ -148,8 +148,8 @@ def test_a_node_that_feeds_itself_is_a_cycle(api, registry):
 
 
 def test_a_diamond_is_no_cycle(api, registry):
-    many = {str(row): ("Add", {"a": [str(row - 1), 0], "b": [str(row - 1), 0]}) for row in range(2, 2000)}
-    assert len(checked(api({"1": ("Number", {}), **many, "x": ("Show", {"number": ["1999", 0]})}), registry).order) == 2000
+    many = {str(row): ("Add", {"a": [str(row - 1), 0], "b": [str(row - 1), 0]}) for row in range(2, 500)}
+    assert len(checked(api({"1": ("Number", {}), **many, "x": ("Show", {"number": ["499", 0]})}), registry).order) == 500
 
 
 def test_a_graph_without_output_does_nothing_and_is_refused(api, registry):
