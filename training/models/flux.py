@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import InputError
 from ..normal import normal
 from .control_residuals import ControlResiduals
+from .heads import Stream, attend
 
 ROPE_THETA = 10_000
 TIME_FACTOR = 1000.0
@@ -147,12 +148,6 @@ def _float64_device(ids: Tensor) -> torch.device:
     return ids.device if ids.device.type in ("cpu", "cuda") else torch.device("cpu")
 
 
-def rotate(heads: Tensor, table: Tensor) -> Tensor:
-    """Turns each neighbouring pair of [B, H, S, head_dim] by its position's angle; `table` is [S, head_dim/2]."""
-    pairs = torch.view_as_complex(heads.float().unflatten(-1, (-1, 2)).contiguous())
-    return torch.view_as_real(pairs * table).flatten(-2).to(heads.dtype)
-
-
 def sinusoid(value: Tensor, width: int = TIME_WIDTH) -> Tensor:
     """Sinusoidal embedding [B, width] of a scalar per picture (flow time in 0..1 or guidance scale), cosines first."""
     half = width // 2
@@ -169,14 +164,15 @@ class QueryKeyScale(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(width))
 
-    def forward(self, heads: Tensor) -> Tensor:
-        return F.rms_norm(heads, (heads.shape[-1],), self.scale.to(heads.dtype), eps=1e-6)
-
 
 class QueryKeyNorm(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.query_norm, self.key_norm = QueryKeyScale(width), QueryKeyScale(width)
+
+    def stream(self, qkv: Tensor) -> Stream:
+        """Fused projections [B, S, 3D] with the scales of their norms, for `attend`."""
+        return qkv, self.query_norm.scale, self.key_norm.scale
 
 
 class MLPEmbedder(nn.Module):
@@ -208,28 +204,15 @@ def _mlp(width: int, mlp_width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, mlp_width), nn.GELU(approximate="tanh"), nn.Linear(mlp_width, width))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, table: Tensor) -> Tensor:
-    """Attention over [B, H, S, head_dim] with rotary positions -> [B, S, D]."""
-    mixed = F.scaled_dot_product_attention(rotate(query, table), rotate(key, table), value)
-    return mixed.transpose(1, 2).flatten(2)
-
-
-def split_heads(qkv: Tensor, norm: QueryKeyNorm, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Fused projections [B, S, 3D] -> normalised queries, normalised keys, values, each [B, H, S, head_dim]."""
-    query, key, value = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-    return norm.query_norm(query), norm.key_norm(key), value
-
-
 class SelfAttention(nn.Module):
     def __init__(self, config: FluxConfig) -> None:
         super().__init__()
-        self.heads = config.heads
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.norm = QueryKeyNorm(config.head_dim)
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def projections(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return split_heads(self.qkv(x), self.norm, self.heads)
+    def projections(self, x: Tensor) -> Stream:
+        return self.norm.stream(self.qkv(x))
 
 
 class DoubleBlock(nn.Module):
@@ -247,8 +230,7 @@ class DoubleBlock(nn.Module):
         t_shift, t_scale, t_gate, t_mlp_shift, t_mlp_scale, t_mlp_gate = self.txt_mod(activated)
         of_image = self.img_attn.projections(modulated_norm(image, i_shift, i_scale))
         of_text = self.txt_attn.projections(modulated_norm(text, t_shift, t_scale))
-        joined = [torch.cat([t, i], dim=2) for t, i in zip(of_text, of_image, strict=True)]
-        mixed = attend(joined[0], joined[1], joined[2], table)
+        mixed = attend(table, of_text, of_image)
         length = text.shape[1]
         image = torch.addcmul(image, i_gate, self.img_attn.proj(mixed[:, length:].contiguous()))
         image = torch.addcmul(image, i_mlp_gate, self.img_mlp(modulated_norm(image, i_mlp_shift, i_mlp_scale)))
@@ -263,7 +245,7 @@ class SingleBlock(nn.Module):
     def __init__(self, config: FluxConfig) -> None:
         super().__init__()
         width = config.hidden_size
-        self.heads, self.split = config.heads, (3 * width, config.mlp_width)
+        self.split = (3 * width, config.mlp_width)
         self.modulation = Modulation(width, 1)
         self.linear1 = nn.Linear(width, 3 * width + config.mlp_width)
         self.linear2 = nn.Linear(width + config.mlp_width, width)
@@ -273,7 +255,7 @@ class SingleBlock(nn.Module):
         """x [B, L+S, D] -> the same shape."""
         shift, scale, gate = self.modulation(activated)
         qkv, mlp = self.linear1(modulated_norm(x, shift, scale)).split(self.split, dim=-1)
-        mixed = attend(*split_heads(qkv, self.norm, self.heads), table)
+        mixed = attend(table, self.norm.stream(qkv))
         return torch.addcmul(x, gate, self.linear2(torch.cat([mixed, F.gelu(mlp, approximate="tanh")], dim=-1)))
 
 
