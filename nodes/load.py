@@ -33,7 +33,7 @@ class LoadTransformer:
     def execute(self, transformer: str) -> tuple[Any, str]:
         host = current_host()
         loaded = load_transformer_weights(host.model_path(KIND, transformer), host.progress())
-        return host.make_model(loaded.weights, loaded.report), loaded.report.explanation
+        return host.make_model(loaded.weights, loaded.report), loaded.report.explanation()
 
 
 class NanoFlux:

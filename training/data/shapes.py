@@ -36,8 +36,8 @@ TEMPLATES = (
     "a {ground} picture with a {figure} {kind}",
 )
 COLOUR_JITTER = 8
-SMALLEST_RADIUS, LARGEST_RADIUS, MARGIN = 0.19, 0.36, 0.03
-LARGEST_TURN_DEGREES = 30.0
+SMALLEST_RADIUS, LARGEST_RADIUS, MARGIN = 0.25, 0.36, 0.03
+LARGEST_TURN_DEGREES = 12.0
 SUBPIXEL_BITS = 6
 NORMALISED_PX = 48
 RIGHT_CONTOUR_OVERLAP = 0.82
@@ -282,7 +282,7 @@ def _contour_templates() -> tuple[list[str], np.ndarray, np.ndarray]:
     names: list[str] = []
     masks: list[np.ndarray] = []
     for kind in KINDS:
-        for turn in np.arange(-LARGEST_TURN_DEGREES, LARGEST_TURN_DEGREES + 1, 7.5):
+        for turn in np.arange(-LARGEST_TURN_DEGREES, LARGEST_TURN_DEGREES + 1, 4.0):
             white, black = (255, 255, 255), (0, 0, 0)
             shape = Shape(
                 kind=kind, figure="white", ground="black", x=0.5, y=0.5, radius=0.36, turn_degrees=float(turn),

@@ -1,10 +1,11 @@
 """Trains the nano FLUX and its text encoder together, from nothing, on pictures drawn as they are needed.
 
     python -m graft.training.models.nano.make_base BASE_FOLDER --steps 6000 --cooldown 1200
-    python -m graft.training.models.nano.make_base GUIDED_FOLDER --teacher BASE_FOLDER --steps 600 --cooldown 300 --learning-rate 3e-4
+    python -m graft.training.models.nano.make_base GUIDED_FOLDER --teacher BASE_FOLDER --steps 600 --learning-rate 3e-4
 
-Rectified flow with t drawn towards noise, AdamW, a constant rate with a linear cool-down at the end, and a running average of the weights (EMA),
-which is what is kept. It saves every few minutes and goes on from there when started again; a longer `--steps` moves the cool-down.
+Rectified flow with t drawn towards noise, Muon for the blocks' matrices and AdamW for the rest, a constant rate with a linear cool-down at the
+end, and a running average of the weights (EMA), which is what is kept. It saves every few minutes and goes on from there when started again; a
+longer `--steps` moves the cool-down.
 
 With a teacher the second stage is run: guidance distillation (Meng et al. 2022, arXiv:2210.03142), as FLUX.1-dev had it. The student learns to give
 in one pass, for the guidance number g that it embeds, what classifier-free guidance of scale g makes of the teacher's two passes.
@@ -16,8 +17,9 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,10 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.shapes import Shape, judged_rates, random_shape
+from ...files.header import read_header
 from ...files.tensors import read_tensors
 from ...files.write import write_json, write_safetensors
 from ...sample import euler, shifted, simple_sigmas
 from ..flux import Flux, FluxConfig, image_ids, pack, text_ids, unpack
+from .muon import Muon
 from .pyramid import latents_of, quarter_size
 from .text_encoder import PADDING, TOKENS, TextEncoder, token_ids
 
@@ -40,6 +44,9 @@ PICTURE_PX, LATENT = 128, 16
 SHIFT = 1.15
 CAPTION_DROPOUT = 0.1
 EMA_DECAY = 0.999
+CHECKPOINT = "checkpoint.safetensors"
+MATRICES = ("qkv", "proj", "mlp", "linear1", "linear2")
+MOMENTS = ("momentum", "exp_avg", "exp_avg_sq", "step")
 LARGEST_GUIDANCE = 5.0
 CONFIG = FluxConfig(
     hidden_size=256, head_dim=128, double_depth=2, single_depth=4, in_channels=64, context_width=128, vector_width=64, mlp_width=1024, guidance=True
@@ -160,28 +167,52 @@ def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def save(folder: Path, step: int, model: NanoModel, average: Average, optimiser: torch.optim.Optimizer, losses: list[float]) -> None:
-    moments = {
-        f"{name}.{key}": optimiser.state[parameter][key] for name, parameter in trained(model) for key in ("exp_avg", "exp_avg_sq", "step")
-    }
-    tensors = {f"weights.{k}": v for k, v in model.state_dict().items()} | {f"ema.{k}": v for k, v in average.weights.items()}
-    write_safetensors(folder / "checkpoint.safetensors", tensors | {f"moments.{k}": v for k, v in moments.items()}, {"step": str(step)})
-    write_json(folder / "losses.json", losses)
+def optimisers_of(model: NanoModel) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Muon for the matrices of attention and MLPs, AdamW for everything else that trains."""
+    matrices = [parameter for name, parameter in trained(model) if parameter.ndim == 2 and any(part in name for part in MATRICES)]
+    chosen = {id(parameter) for parameter in matrices}
+    others = [parameter for _, parameter in trained(model) if id(parameter) not in chosen]
+    return Muon(matrices, lr=0.0), torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
 
 
-def load(folder: Path, model: NanoModel, average: Average, optimiser: torch.optim.Optimizer) -> tuple[int, list[float]]:
-    """Restores a checkpoint; returns its step and the losses so far (0 and none when there is no checkpoint)."""
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
-        return 0, []
-    tensors = read_tensors(path)
-    model.load_state_dict({k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")})
-    average.weights = {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
-    for name, parameter in trained(model):
-        optimiser.state[parameter] = {key: tensors[f"moments.{name}.{key}"] for key in ("exp_avg", "exp_avg_sq", "step")}
-    losses = json.loads((folder / "losses.json").read_text(encoding="utf-8"))
-    step = int(optimiser.state[trained(model)[0][1]]["step"].item())
-    return step, losses[:step]
+@dataclass
+class Run:
+    """Everything that a step changes."""
+
+    model: NanoModel
+    average: Average
+    optimisers: tuple[torch.optim.Optimizer, ...]
+    losses: list[float]
+
+    def moments(self) -> dict[str, Tensor]:
+        """The optimisers' state by parameter and kind."""
+        states = [(name, optimiser.state[p]) for name, p in trained(self.model) for optimiser in self.optimisers if p in optimiser.state]
+        return {f"moments.{name}.{key}": tensor for name, state in states for key, tensor in state.items()}
+
+    def save(self, folder: Path) -> None:
+        tensors = {f"weights.{k}": v for k, v in self.model.state_dict().items()} | {f"ema.{k}": v for k, v in self.average.weights.items()}
+        write_safetensors(folder / CHECKPOINT, tensors | self.moments(), {"step": str(len(self.losses))})
+        write_json(folder / "losses.json", self.losses)
+
+    def load(self, folder: Path) -> None:
+        """Goes on from the folder's checkpoint, if there is one."""
+        if not (folder / CHECKPOINT).exists():
+            return
+        tensors = read_tensors(folder / CHECKPOINT)
+        self.model.load_state_dict(part_of(tensors, "weights."))
+        self.average.weights = part_of(tensors, "ema.")
+        moments = part_of(tensors, "moments.")
+        for optimiser in self.optimisers:
+            held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+            for name, parameter in trained(self.model):
+                if id(parameter) in held:
+                    optimiser.state[parameter] = {key: moments[f"{name}.{key}"] for key in MOMENTS if f"{name}.{key}" in moments}
+        step = int(read_header(folder / CHECKPOINT).metadata["step"])
+        self.losses = json.loads((folder / "losses.json").read_text(encoding="utf-8"))[:step]
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def averaged(weights: dict[str, Tensor]) -> NanoModel:
@@ -200,31 +231,30 @@ def evaluate(model: NanoModel, seed: int, cfg: float, guidance: float, count: in
 def train(folder: Path, options: argparse.Namespace) -> None:
     model, loss_of = NanoModel(options.seed), flow_loss
     if options.teacher:
-        path = options.teacher / "checkpoint.safetensors"
-        teacher = averaged({name.removeprefix("ema."): tensor for name, tensor in read_tensors(path).items() if name.startswith("ema.")})
+        teacher = averaged(part_of(read_tensors(options.teacher / CHECKPOINT), "ema."))
         model.load_state_dict(teacher.state_dict())
         model.text.requires_grad_(False)
         loss_of = partial(guidance_loss, teacher=teacher)
-    average = Average(model)
-    optimiser = torch.optim.AdamW([parameter for _, parameter in trained(model)], lr=0.0, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    start, losses = load(folder, model, average, optimiser)
-    began = time.monotonic()
+    run = Run(model, Average(model), optimisers_of(model), [])
+    run.load(folder)
+    start, began = len(run.losses), time.monotonic()
     for step, (x_0, ids, _) in enumerate(draws(options.seed, start, options.steps, options.batch), start):
-        optimiser.param_groups[0]["lr"] = learning_rate(step, options)
         loss = loss_of(model, x_0, ids, torch.Generator().manual_seed(options.seed * 1_000_003 + step))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        average.update(model, step)
-        losses.append(loss.item())
+        for optimiser in run.optimisers:
+            optimiser.param_groups[0]["lr"] = learning_rate(step, options)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        run.average.update(model, step)
+        run.losses.append(loss.item())
         if (step + 1) % 50 == 0:
             pace = (time.monotonic() - began) / (step + 1 - start)
-            logger.info("step %d loss %.4f, %.3f s a step", step + 1, float(np.mean(losses[-50:])), pace)
+            logger.info("step %d loss %.4f, %.3f s a step", step + 1, float(np.mean(run.losses[-50:])), pace)
         if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
-            save(folder, step + 1, model, average, optimiser, losses)
+            run.save(folder)
             modes = ((1.0, 3.5),) if options.teacher else ((1.0, 1.0), (3.0, 1.0))
-            rates = [evaluate(averaged(average.weights), 10**9, cfg, guidance) for cfg, guidance in modes]
+            rates = [evaluate(averaged(run.average.weights), 10**9, cfg, guidance) for cfg, guidance in modes]
             logger.info("step %d: colours and kind right %s at (cfg, guidance) %s", step + 1, rates, modes)
 
 
