@@ -135,8 +135,8 @@ class EncodeDataset:
     RETURN_TYPES, RETURN_NAMES = (ENCODED,), ("data",)
     OUTPUT_TOOLTIPS = ("Latents, text embeddings and hints on disk, ready to train on.",)
     DESCRIPTION = (
-        "Encodes pictures and captions once, with the graph's own VAE and CLIP, and keeps the result on disk: the next run finds it, and a "
-        "changed caption or picture encodes only itself again."
+        "Encodes pictures and captions once, with the graph's own VAE and CLIP, and keeps the result on disk: the next run finds it, "
+        "changed captions leave the pictures' latents as they are, and hints for another ControlNet layout are added to what is there."
     )
     SEARCH_ALIASES = ("cache latents", "precompute", "text embeddings")
 

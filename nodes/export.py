@@ -8,12 +8,12 @@ from typing import Any
 
 from ..training.errors import InputError
 from ..training.export import CHOICES, exported_control_net, write_control_net, write_diffusers_folder
-from ..training.files.write import write_json
+from ..training.files.write import require_writable_folder, write_json
 from ..training.report import training_report
 from ..training.state import State
 from .host import current_host
 from .result import WEIGHTS_TOOLTIP
-from .types import MEASURES, STATE, Inputs, choice, link, number
+from .types import MEASURES, STATE, Inputs, choice, link, number, said_early
 
 
 class ExportControlNet:
@@ -41,6 +41,10 @@ class ExportControlNet:
                 "licence": ("STRING", {"default": "", "tooltip": "Licence named in the file; empty: that of the base's family."}),
             }
         }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, file_name: str | None) -> bool | str:  # noqa: N802
+        return file_name is None or said_early(lambda: output_path(file_name, ".safetensors"))
 
     def execute(self, state: State, file_name: str, weights: str, diffusers_folder: bool, licence: str) -> tuple[str]:
         path = output_path(file_name, ".safetensors")
@@ -73,6 +77,10 @@ class Report:
             "optional": {"measures": link(MEASURES, "What Validation Grid measured.")},
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, file_name: str | None) -> bool | str:  # noqa: N802
+        return file_name is None or said_early(lambda: output_path(file_name, ".json"))
+
     def execute(self, state: State, file_name: str, required_edge_f1: float, measures: dict[str, Any] | None = None) -> tuple[str]:
         report = training_report(state, measures)
         write_json(output_path(file_name, ".json"), report)
@@ -89,9 +97,10 @@ def output_path(file_name: str, ending: str) -> Path:
     """A file in the output folder; sub-folders are allowed, leaving the folder is not.
 
     Raises:
-        InputError: no name, or one that leads elsewhere.
+        InputError: the folder cannot be written; no name, or one that leads elsewhere.
     """
     folder = current_host().output_folder().resolve()
+    require_writable_folder(folder, "output folder")
     path = (folder / f"{file_name}{ending}").resolve()
     if not Path(file_name).name or not path.is_relative_to(folder):
         remedy = "Give a plain name such as 'controlnet'."

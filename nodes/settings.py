@@ -6,7 +6,7 @@ from typing import Any
 
 from ..training.settings import COMPUTES, DENSITIES, SCHEDULES, ObjectiveSettings, OptimiserSettings, PrecisionSettings, ScheduleSettings
 from ..training.settings import Settings as TrainingSettings
-from .types import SETTINGS, Inputs, choice, number, seed_input, whole
+from .types import SETTINGS, Inputs, choice, number, said_early, seed_input, whole
 
 FLAG = "BOOLEAN"
 
@@ -27,6 +27,11 @@ class Settings:
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
         return {"required": {**_optimiser(), **_batch(), **_objective(), **_saving()}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, **widgets: Any) -> bool | str:  # noqa: N802
+        linked = any(value is None for value in widgets.values())
+        return True if linked else said_early(lambda: settings_of(**widgets))
 
     def execute(self, **widgets: Any) -> tuple[TrainingSettings]:
         return (settings_of(**widgets),)

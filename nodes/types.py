@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from ..training.errors import InputError
 
 Inputs = dict[str, dict[str, tuple[Any, ...]]]
 """What INPUT_TYPES gives: required, optional and hidden inputs."""
@@ -24,6 +27,15 @@ MEASURES = "GRAFT_MEASURES"
 
 LARGEST_SEED = 2**53 - 1
 """JavaScript keeps whole numbers exactly up to here."""
+
+
+def said_early(check: Callable[[], Any]) -> bool | str:
+    """For VALIDATE_INPUTS, which is asked before anything runs: True, or what `check` finds wrong."""
+    try:
+        check()
+    except InputError as error:
+        return str(error)
+    return True
 
 
 def seed_input(tooltip: str) -> tuple[str, dict[str, Any]]:

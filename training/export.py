@@ -32,6 +32,8 @@ class ExportedControlNet:
     """'xlabs' or 'instantx'."""
     notes: tuple[str, ...]
     """Where other programs would use it in another way."""
+    axes: tuple[int, ...]
+    """Of the rotary embedding, which no file names."""
 
 
 def chosen_weights(state: State, choice: str) -> dict[str, Tensor]:
@@ -66,9 +68,9 @@ def exported_control_net(
     if recipe.get("kind") != "controlnet":
         found = f"a trained {recipe.get('kind')}"
         raise InputError("state", expected="a trained ControlNet", found=found, remedy="Use the export node of its kind.")
-    weights, layout_metadata, notes = exported_tensors(chosen_weights(state, choice), recipe["layout"], dtype)
+    weights, layout_metadata, _ = exported_tensors(chosen_weights(state, choice), recipe["layout"], dtype)
     metadata = _metadata(state, inputs, layout_metadata, choice, licence, title)
-    return ExportedControlNet(weights, metadata, recipe["layout"], notes)
+    return ExportedControlNet(weights, metadata, recipe["layout"], tuple(inputs["notes"]), tuple(inputs["axes"]))
 
 
 def write_control_net(exported: ExportedControlNet, path: Path) -> None:
@@ -85,7 +87,7 @@ def write_control_net(exported: ExportedControlNet, path: Path) -> None:
 def write_diffusers_folder(exported: ExportedControlNet, folder: Path) -> tuple[Path, ...]:
     """Writes the same weights as a folder for diffusers; see `export_diffusers_folder`."""
     dtype = next(iter(exported.weights.values())).dtype
-    return export_diffusers_folder(folder, exported.weights, dtype, exported.metadata)
+    return export_diffusers_folder(folder, exported.weights, dtype, exported.metadata, exported.axes, exported.notes)
 
 
 def _metadata(

@@ -14,6 +14,7 @@ from .errors import InputError
 from .learner import Learner
 from .listener import NO_LISTENER, Listener
 from .loop import Training, train
+from .models.flux import FluxEmbedders
 from .progress import NO_PROGRESS, Progress
 from .settings import Settings
 from .state import State
@@ -63,7 +64,7 @@ def train_to(
     store.require_room(learner.checkpoint_bytes)
     with run.training():
         _go_on(learner, run, request)
-        run.describe({**request.inputs, "initial_fingerprint": learner.initial_fingerprint})
+        run.describe({**request.inputs, **_described_data(data), **_described_learner(learner)})
         train(learner, Training(data=data, run=run, until_step=request.until_step, progress=progress, listener=listener))
         return request.state(run, learner.step)
 
@@ -114,6 +115,18 @@ def _request(
 
 def _described(parent: State | None) -> dict[str, Any] | None:
     return {"run_key": parent.run_key, "step": parent.step} if parent else None
+
+
+def _described_data(data: Encoded) -> dict[str, Any]:
+    """For people and for exported files; the data's key already stands for all of it."""
+    hint = {"recipe": data.recipe.describe(), "form": data.hint_form}
+    return {"resolution_px": data.resolution_px, "hint": hint, "train_samples": data.train_size, "held_out_samples": data.held_out_size}
+
+
+def _described_learner(learner: Learner) -> dict[str, Any]:
+    module = learner.trainable.module
+    described: dict[str, Any] = {"initial_fingerprint": learner.initial_fingerprint, "notes": list(getattr(module, "notes", ()))}
+    return {**described, "axes": list(module.config.axes)} if isinstance(module, FluxEmbedders) else described
 
 
 def _go_on(learner: Learner, run: Run, request: _Request) -> None:

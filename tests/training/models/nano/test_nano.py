@@ -10,8 +10,8 @@ import torch
 from graft.training.data.canny import canny_edges
 from graft.training.data.shapes import Shape, judged_rates, random_shape
 from graft.training.errors import InputError
-from graft.training.files.identify import identify
 from graft.training.files.header import read_header
+from graft.training.files.identify import identify
 from graft.training.measure import edge_f1, shuffled
 from graft.training.models.flux import Flux
 from graft.training.models.nano import AUTOENCODER_FILE, TEXT_ENCODER_FILE, TRANSFORMER_FILE, WEIGHTS_FOLDER, Nano, load_nano

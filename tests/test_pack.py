@@ -1,0 +1,70 @@
+"""The pack as ComfyUI sees it: loaded under a name of its own, with nothing heavy at import; the engine without ComfyUI."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(code: str) -> str:
+    """Runs Python in a fresh process outside the project folder and returns what it prints."""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=ROOT.parent, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_folder_loads_under_another_name_with_graft_blocked():
+    printed = run(f"""
+        import importlib.util, sys
+        sys.modules["graft"] = None  # any `import graft` fails now
+        name, path = "custom_nodes_7f3a", r"{ROOT}"
+        spec = importlib.util.spec_from_file_location(name, path + "/__init__.py", submodule_search_locations=[path])
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        print(len(module.NODE_CLASS_MAPPINGS), set(module.NODE_CLASS_MAPPINGS) == set(module.NODE_DISPLAY_NAME_MAPPINGS))
+        assert not any(key == "graft" or key.startswith("graft.") for key in sys.modules if sys.modules[key] is not None)
+    """)
+    count, same = printed.split()
+    assert int(count) >= 14 and same == "True"
+
+
+def test_importing_the_root_loads_nothing_heavy():
+    assert run("import sys, graft; print([name for name in ('torch', 'numpy', 'cv2') if name in sys.modules])") == "[]"
+
+
+def test_the_engine_imports_no_comfyui():
+    """Every module of training/ is imported while all of ComfyUI's own modules, and our nodes, are blocked."""
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted((ROOT / "training").rglob("*.py"))]
+    wanted = [f"graft.{name}" for name in modules if not name.endswith("__init__") and "diffusers" not in name]
+    assert len(wanted) > 50
+    run(f"""
+        import importlib, sys
+        for name in ("comfy", "folder_paths", "server", "nodes", "execution", "comfy_extras", "comfy_api", "graft.nodes"):
+            sys.modules[name] = None
+        for name in {wanted!r}:
+            importlib.import_module(name)
+    """)
+
+
+@pytest.mark.parametrize("word", ["torch", "opencv"])
+def test_dependencies_leave_the_hosts_own_alone(word: str):
+    """Inside ComfyUI torch is the host's, and a second OpenCV package would break the first."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    dependencies = next(line for line in text.splitlines() if line.startswith("dependencies"))
+    assert word not in dependencies and "numpy" in dependencies
+
+
+def test_every_shipped_workflow_has_its_picture_and_every_package_is_listed():
+    for workflow in (ROOT / "workflows").glob("*.json"):
+        assert workflow.with_suffix(".jpg").is_file(), workflow.name
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for init in [*ROOT.glob("nodes/**/__init__.py"), *ROOT.glob("training/**/__init__.py")]:
+        package = ".".join(("graft", *init.parent.relative_to(ROOT).parts))
+        assert f'"{package}"' in text, package
