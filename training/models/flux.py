@@ -231,10 +231,10 @@ class DoubleBlock(nn.Module):
         of_image = self.img_attn.projections(modulated_norm(image, i_shift, i_scale))
         of_text = self.txt_attn.projections(modulated_norm(text, t_shift, t_scale))
         mixed = attend(table, of_text, of_image)
-        length = text.shape[1]
-        image = torch.addcmul(image, i_gate, self.img_attn.proj(mixed[:, length:].contiguous()))
+        text_mixed, image_mixed = mixed.split([text.shape[1], image.shape[1]], dim=1)
+        image = torch.addcmul(image, i_gate, self.img_attn.proj(image_mixed.contiguous()))
         image = torch.addcmul(image, i_mlp_gate, self.img_mlp(modulated_norm(image, i_mlp_shift, i_mlp_scale)))
-        text = torch.addcmul(text, t_gate, self.txt_attn.proj(mixed[:, :length].contiguous()))
+        text = torch.addcmul(text, t_gate, self.txt_attn.proj(text_mixed.contiguous()))
         text = torch.addcmul(text, t_mlp_gate, self.txt_mlp(modulated_norm(text, t_mlp_shift, t_mlp_scale)))
         return image, text
 
