@@ -43,17 +43,17 @@ def make_tiny_base() -> LoadedBase:
     return LoadedBase(model, fingerprint(model.state_dict()))
 
 
-def make_tiny_data(folder: Path) -> Encoded:
+def make_tiny_data(folder: Path, hint_form: str = "pixels") -> Encoded:
     """Eleven pictures of 32 x 32 px, three of them held out; latents are powers of blocks' mean colours."""
     random = np.random.RandomState(5)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for number in range(PICTURES):
         picture = np.full((SIDE_PX, SIDE_PX, 3), random.randint(0, 255, 3), np.uint8)
         cv2.rectangle(picture, tuple(random.randint(0, 14, 2).tolist()), tuple(random.randint(17, 31, 2).tolist()), (9, 250, 90), -1)
         cv2.imwrite(str(folder / f"{number:02d}.png"), picture)
         (folder / f"{number:02d}.txt").write_text(f"figure {number}", encoding="utf-8")
     dataset = ImageFolder(path=folder, resolution_px=SIDE_PX, held_out=HELD_OUT)
-    return encode_dataset(dataset, _latents, _embeddings, "tiny", folder / "encoded")
+    return encode_dataset(dataset, _latents, _embeddings, "tiny", folder / "encoded", hint_form=hint_form)
 
 
 @pytest.fixture(scope="session")
@@ -91,14 +91,14 @@ def make_tiny_settings(**changes) -> Settings:
     for part, value in parts.items():
         own = {name: changes.pop(name) for name in list(changes) if name in value.__dataclass_fields__}
         parts[part] = replace(value, **own)
-    return Settings(**{"batch_size": 2, "checkpoint_every": 0, "evaluate_every": 0, "seed": 7, **parts, **changes})
+    return Settings(**{"batch_size": 2, "checkpoint_every": 0, "evaluate_every": 0, "evaluate_samples": 1, "seed": 7, **parts, **changes})
 
 
 RECIPE = ControlNetRecipe(layout="xlabs", double_depth=1, seed=1)
 
 
 @pytest.fixture
-def tiny_data_in() -> Callable[[Path], Encoded]:
+def tiny_data_in() -> Callable[..., Encoded]:
     return make_tiny_data
 
 

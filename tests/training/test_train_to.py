@@ -63,7 +63,7 @@ def test_three_and_three_steps_are_six_bit_for_bit(tiny_train, tiny_settings, el
     assert chained.step == straight.step == 6 and chained.folder == half.folder and chained.lineage == ((half.run_key, 6),)
     assert counted == [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6]
     assert_same(chained, straight)
-    assert [record.learning_rate for record in chained.history().steps[-2:]] == [pytest.approx(2e-4)] * 2
+    assert [record.learning_rate for record in chained.history().steps[-2:]] == pytest.approx([6.5e-4, 2e-4])  # 2e-3 * 0.325, then the last value
 
 
 def test_what_is_on_disk_is_found_and_raising_the_steps_trains_only_the_rest(tiny_train, counted, tiny_data):
@@ -293,6 +293,13 @@ def test_a_state_tells_what_it_was_made_from(tiny_train, tiny_base, tiny_data, t
     assert weights.keys() == average.keys() and fingerprint(weights) != fingerprint(average)
     assert state.initial_fingerprint != fingerprint(weights) and state.checkpoint.facts()["peak_memory_bytes"] > 10**7
     assert tiny_train(1).ema_weights() is None
+
+
+def test_the_other_layout_trains_on_latent_hints(tiny_train, tiny_data_in, tmp_path):
+    data = tiny_data_in(tmp_path / "pictures", "latents")
+    state = tiny_train(2, recipe=ControlNetRecipe(layout="instantx", double_depth=1), data=data)
+    trained = state.weights()
+    assert trained["controlnet_x_embedder.weight"].abs().max() > 0, "it was zero at the start"
 
 
 def test_works_under_the_host_s_inference_mode(tiny_train, elsewhere):
