@@ -128,7 +128,7 @@ def _seconds_of_both(sizes: BenchSize, device: torch.device, checkpointing: bool
     base = random_flux(sizes, device)
     steps = {side: _MAKERS[side](base, sizes, device, checkpointing) for side in SIDES}
     seconds: dict[Side, list[float]] = {side: [] for side in SIDES}
-    progress.start(WARMUP_STEPS + repeats, "pair of steps")
+    progress.start(WARMUP_STEPS + repeats, "pair")
     try:
         for number in range(WARMUP_STEPS + repeats):
             progress.check_interrupt()
@@ -247,7 +247,7 @@ def describe(figures: dict[str, Any]) -> str:
 def _row(figures: dict[str, Any], side: str) -> str:
     low, high = figures[f"{side}_seconds_quartiles"]
     memory = figures[f"{side}_peak_memory_bytes"]
-    shown = f"{memory / 1e9:.2f} GB" if memory >= 1e9 else f"{memory / 1e6:.0f} MB"
+    shown = f"{memory / 1e9:.2f} GB" if memory >= 1e9 else f"{memory / 1e6:.0f} MB" if memory else "not told by this system"
     return f"{figures[f'{side}_seconds']:.4g} | {low:.4g} to {high:.4g} | {shown}"
 
 

@@ -7,7 +7,9 @@ network in fp32 under autocast.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -35,8 +37,7 @@ class DiffusersStep:
 
     def __init__(self, base: Flux, network: FluxControlNet, settings: OptimiserSettings, compute: torch.dtype, checkpointing: bool) -> None:
         self.compute = compute
-        self.transformer = transformer_of(base)
-        self.network = controlnet_of(network).train()
+        self.transformer, self.network = transformer_of(base), controlnet_of(network).train()
         if checkpointing:
             self.transformer.enable_gradient_checkpointing()
             self.network.enable_gradient_checkpointing()
@@ -48,7 +49,7 @@ class DiffusersStep:
             eps=settings.eps,
         )
         self.rates = get_scheduler("constant", optimizer=self.optimiser)
-        self.noise_schedule = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_TIMES, shift=1.0)
+        self.noise_schedule: Any = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_TIMES, shift=1.0)
         self.repeat = network.layout == "xlabs"
 
     def step(self, x_0: Tensor, conditions: Conditions) -> float:
@@ -100,22 +101,30 @@ class DiffusersStep:
         return x_0.to(**place), Conditions(conditions.text.to(**place), conditions.pooled.to(**place), hint)
 
 
-def transformer_of(base: Flux) -> FluxTransformer2DModel:
-    """diffusers' transformer over the same tensors (split ones are views), frozen."""
-    with torch.device("meta"):
-        model = FluxTransformer2DModel(**_shared_sizes(base.config))
+def transformer_of(base: Flux) -> Any:
+    """diffusers' FluxTransformer2DModel over the same tensors (split ones are views), frozen."""
+    with torch.device("meta"), _without_future_warnings():
+        model: Any = FluxTransformer2DModel(**_shared_sizes(base.config))
     model.load_state_dict(flux_to_diffusers(base.state_dict()), assign=True)
     return model.requires_grad_(False)
 
 
-def controlnet_of(network: FluxControlNet) -> FluxControlNetModel:
-    """diffusers' ControlNet with copies of the same weights, all of them trained, as the script does."""
+def controlnet_of(network: FluxControlNet) -> Any:
+    """diffusers' FluxControlNetModel with copies of the same weights, all of them trained, as the script does."""
     config = {name: value for name, value in diffusers_config(network.config, network.layout).items() if not name.startswith("_")}
-    with torch.device("meta"):
-        model = FluxControlNetModel(**config)
+    with torch.device("meta"), _without_future_warnings():
+        model: Any = FluxControlNetModel(**config)
     weights = to_diffusers_names(network.state_dict(), network.layout)
     model.load_state_dict({name: tensor.detach().clone() for name, tensor in weights.items()}, assign=True)
     return model.requires_grad_(True)
+
+
+@contextmanager
+def _without_future_warnings() -> Iterator[None]:
+    """diffusers warns of parts of its own that it will move; who runs a benchmark can do nothing about that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _shared_sizes(config: FluxConfig) -> dict[str, Any]:
