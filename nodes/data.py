@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,12 @@ from torch import Tensor
 
 from ..training.data.canny import CannyRecipe, canny_images
 from ..training.data.encode import encode_dataset
-from ..training.data.encoded import Encoded, HintForm
+from ..training.data.encoded import Encoded
 from ..training.data.folder import ImageFolder
 from ..training.data.shapes import shapes_folder
 from ..training.trainable.base import Recipe
 from .host import current_host
-from .types import DATASET, ENCODED, HINT, TRAINABLE, Inputs, choice, link, seed_input, whole
-
-HINT_FORMS: dict[str, HintForm] = {"xlabs": "pixels", "instantx": "latents"}
+from .types import DATASET, ENCODED, HINT, TRAINABLE, Inputs, choice, link, said_early, seed_input, whole
 
 
 class DrawShapes:
@@ -45,7 +44,7 @@ class DrawShapes:
 
     def execute(self, folder: str, count: int, size_px: int, seed: int) -> tuple[str]:
         host = current_host()
-        path = host.input_folder() / folder
+        path = (host.input_folder() / folder).absolute()  # what receives it may start relative paths elsewhere
         shapes_folder(path, count=count, seed=seed, size_px=size_px, progress=host.progress())
         return (str(path),)
 
@@ -75,9 +74,20 @@ class CannyHint:
             "optional": {"image": link("IMAGE", "Pictures to make hints of; not needed for the recipe alone.")},
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, low: int | None, high: int | None, low_to: int | None, high_to: int | None) -> bool | str:  # noqa: N802
+        if low is None or high is None or low_to is None or high_to is None:
+            return True
+        return said_early(lambda: canny_recipe(low, high, low_to, high_to))
+
     def execute(self, low: int, high: int, low_to: int, high_to: int, image: Tensor | None = None) -> tuple[Tensor | None, CannyRecipe]:
-        recipe = CannyRecipe((low, max(low, low_to)), (high, max(high, high_to)))
+        recipe = canny_recipe(low, high, low_to, high_to)
         return (None if image is None else canny_images(image, low, high), recipe)
+
+
+def canny_recipe(low: int, high: int, low_to: int, high_to: int) -> CannyRecipe:
+    """The widgets' values as the engine's recipe; an upper end at or below its lower one means a fixed threshold."""
+    return CannyRecipe((low, max(low, low_to)), (high, max(high, high_to)))
 
 
 class Folder:
@@ -107,8 +117,9 @@ class Folder:
         }
 
     @classmethod
-    def IS_CHANGED(cls, folder: str, **_: Any) -> str:  # noqa: N802
-        return folder_stamp(current_host().input_folder() / folder)
+    def IS_CHANGED(cls, folder: str | None, **_: Any) -> str:  # noqa: N802
+        """A linked folder is not known yet (None): the node that gives it answers for it."""
+        return "" if folder is None else folder_stamp(current_host().input_folder() / folder)
 
     def execute(
         self, folder: str, resolution_px: int, held_out: int, missing_captions: Any, unreadable_pictures: Any, hint: CannyRecipe | None = None
@@ -124,7 +135,9 @@ def folder_stamp(path: Path) -> str:
     """Names, sizes and times of a folder's files: enough to notice that it changed, without reading it."""
     if not path.is_dir():
         return ""
-    return str(sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in path.iterdir() if entry.is_file()))
+    with os.scandir(path) as entries:
+        found = sorted((entry.name, entry.stat()) for entry in entries if entry.is_file())
+    return str([(name, state.st_size, state.st_mtime_ns) for name, state in found])
 
 
 class EncodeDataset:
@@ -161,7 +174,7 @@ class EncodeDataset:
             identity=f"{host.vae_fingerprint(vae)} {host.clip_fingerprint(clip)}",
             folder=host.cache_folder() / "encoded",
             progress=host.progress(),
-            hint_form=HINT_FORMS.get(str(trainable.key_fields().get("layout")), "none"),
+            hint_form=trainable.hint_form,
             hint_variants=hint_variants,
         )
         return (encoded,)

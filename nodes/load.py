@@ -30,6 +30,12 @@ class LoadTransformer:
         files = current_host().model_files(KIND)
         return {"required": {"transformer": (files, {"tooltip": "A FLUX transformer file in the folder diffusion_models."})}}
 
+    @classmethod
+    def IS_CHANGED(cls, transformer: str) -> str:  # noqa: N802
+        """Another file under the same name is another base."""
+        state = current_host().model_path(KIND, transformer).stat()
+        return f"{state.st_size} {state.st_mtime_ns}"
+
     def execute(self, transformer: str) -> tuple[Any, str]:
         host = current_host()
         loaded = load_transformer_weights(host.model_path(KIND, transformer), host.progress())

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .flux_space import resolution_shift, shifted
 from .models.flux import PATCH
 from .randomness import generator
 from .settings import ObjectiveSettings
@@ -79,18 +80,8 @@ def draw_times(settings: ObjectiveSettings, tokens: int, count: int, random: tor
     normal = torch.randn(count, generator=random)
     if settings.density == "logit_normal":
         return torch.sigmoid(settings.logit_mean + settings.logit_std * normal)
-    return shifted(torch.sigmoid(normal), resolution_shift(settings, tokens))
-
-
-def shifted(t: Tensor, mu: float) -> Tensor:
-    """Flow times moved towards noise: e^mu / (e^mu + 1/t - 1)."""
-    return math.exp(mu) * t / (math.exp(mu) * t + 1 - t)
-
-
-def resolution_shift(settings: ObjectiveSettings, tokens: int) -> float:
-    """mu for a picture of `tokens` image tokens: the line through its values at 256 and at 4096."""
-    slope = (settings.shift_at_4096_tokens - settings.shift_at_256_tokens) / (4096 - 256)
-    return settings.shift_at_256_tokens + slope * (tokens - 256)
+    mu = resolution_shift(tokens, settings.shift_at_256_tokens, settings.shift_at_4096_tokens)
+    return shifted(torch.sigmoid(normal), mu)
 
 
 def drop_captions(conditions: Conditions, dropped: Tensor, empty_text: Tensor, empty_pooled: Tensor) -> Conditions:

@@ -19,30 +19,19 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
+from .flux_space import FLUX_LATENT_SPACE, resolution_shift, shifted
 from .models.flux import ControlResiduals, Flux, image_ids, pack, text_ids, unpack
 from .progress import NO_PROGRESS, Progress
 
 TABLE_STEPS = 10_000
 FLUX_SHIFT = 1.15
-LATENT_SHIFT, LATENT_SCALE = 0.1159, 0.3611
-SHIFT_AT_TOKENS = ((256, 0.5), (4096, 1.15))
+LATENT_SHIFT, LATENT_SCALE = FLUX_LATENT_SPACE.shift, FLUX_LATENT_SPACE.scale
 
 Velocity = Callable[[Tensor, float], Tensor]
 """(x [B, ...], flow time) -> noise - x_0, the shape of x."""
 
 
 # ---------------------------------------------------------------- the schedule
-
-
-def shifted(t: Tensor, mu: float) -> Tensor:
-    """Moves flow times towards noise: e^mu / (e^mu + 1/t - 1) (Esser et al. 2024, arXiv:2403.03206, eq. 23, with e^mu for their alpha)."""
-    return math.exp(mu) / (math.exp(mu) + (1 / t - 1))
-
-
-def resolution_shift(image_tokens: int) -> float:
-    """FLUX's mu for a picture of so many image tokens: a straight line through 0.5 at 256 and 1.15 at 4096 tokens."""
-    (few, low), (many, high) = SHIFT_AT_TOKENS
-    return low + (high - low) * (image_tokens - few) / (many - few)
 
 
 def simple_sigmas(steps: int, shift: float = FLUX_SHIFT, denoise: float = 1.0) -> Tensor:
@@ -80,7 +69,7 @@ def percent_to_sigma(percent: float, shift: float = FLUX_SHIFT) -> float:
         return 1.0
     if percent >= 1:
         return 0.0
-    return math.exp(shift) / (math.exp(shift) + (1 / (1 - percent) - 1))
+    return shifted(1 - percent, shift)
 
 
 # ---------------------------------------------------------------- the solver
@@ -137,15 +126,7 @@ class Control:
     """Share of the schedule (0..1) after which it is silent."""
 
     def __post_init__(self) -> None:
-        if not (0 <= self.start <= 1 and 0 <= self.end <= 1 and self.start <= self.end):
-            raise InputError(
-                "ControlNet start and end",
-                expected="0 <= start <= end <= 1",
-                found=f"{self.start} and {self.end}",
-                remedy="Use 0 and 1 for all steps.",
-            )
-        if not math.isfinite(self.strength):
-            raise InputError("ControlNet strength", expected="a finite number", found=self.strength, remedy="1 is full strength.")
+        require_control(self.strength, self.start, self.end)
 
     def active(self, t: float, shift: float) -> bool:
         """Whether it acts at flow time t; compared in fp32, as ComfyUI does, so that a tie falls on the same side."""
@@ -279,6 +260,15 @@ def _part(whole: _Rows | None, rows: slice) -> _Rows | None:
 
 
 # ---------------------------------------------------------------- what cannot be sampled
+
+
+def require_control(strength: float, start: float, end: float) -> None:
+    """Raises InputError if a ControlNet cannot be applied so strongly, or over this part of the schedule."""
+    if not 0 <= start <= end <= 1:
+        found = f"{start} and {end}"
+        raise InputError("ControlNet start and end", expected="0 <= start <= end <= 1", found=found, remedy="Use 0 and 1 for all steps.")
+    if not math.isfinite(strength):
+        raise InputError("ControlNet strength", expected="a finite number", found=strength, remedy="1 is full strength.")
 
 
 def _control(network: nn.Module | None, hint: Tensor | None, strength: float, start: float, end: float) -> Control | None:

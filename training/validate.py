@@ -17,7 +17,7 @@ from .grid import comparison_grid
 from .measure import EdgeScore, Pictures, edge_score, shuffled
 from .models.flux import Flux
 from .progress import NO_PROGRESS, Progress
-from .sample import picture_noise, sample
+from .sample import picture_noise, require_control, sample
 
 Decode = Callable[[Tensor], Tensor]
 """Raw latents [B, C, H, W] -> pictures [B, H, W, 3] in 0..1."""
@@ -46,6 +46,7 @@ class ValidationSettings:
     def __post_init__(self) -> None:
         if self.pictures < 1:
             raise InputError("validation pictures", expected="1 or more", found=self.pictures, remedy="64 give a steady figure.")
+        require_control(self.strength, self.start, self.end)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +66,9 @@ class Validation:
     score_crossed: EdgeScore
     """Against the neighbour's edges that it was given; its chance is the score against the picture's own edges."""
 
-    def figures(self) -> dict[str, float | int]:
-        """For a report."""
-        return {
+    def figures(self) -> dict[str, float | int | None]:
+        """For a report; a single picture has no neighbour, so its controls are None."""
+        figures: dict[str, float | int] = {
             "validation_pictures": len(self.captions),
             "edge_f1_before": self.score_before.mean,
             "edge_f1_after": self.score_after.mean,
@@ -75,6 +76,8 @@ class Validation:
             "edge_f1_shuffled_edges": self.score_crossed.mean,
             "edge_f1_shuffled_edges_own": self.score_crossed.chance,
         }
+        controls = ("edge_f1_chance", "edge_f1_shuffled_edges", "edge_f1_shuffled_edges_own") if len(self.captions) < 2 else ()
+        return {name: None if name in controls else value for name, value in figures.items()}
 
     def grid(self, columns: int) -> np.ndarray:
         """The comparison picture: the first `columns` pictures in rows of edges, without, with."""

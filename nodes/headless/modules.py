@@ -9,14 +9,10 @@ from torch import Tensor, nn
 
 from ...training.models.flux import Flux
 from ...training.models.flux_controlnet import FluxControlNet, controlnet_from_weights
+from ...training.weights import compute_dtype
 from .values import Clip, ControlNet, Model, Vae
 
 PICTURES_AT_ONCE = 32
-
-
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """BF16 on an accelerator; fp32 on a CPU, where BF16 is slow (ComfyUI decides the same)."""
-    return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
 def flux_module(model: Model, device: torch.device) -> Flux:
@@ -30,7 +26,7 @@ def controlnet_module(control_net: ControlNet, device: torch.device) -> FluxCont
 
 
 def _placed(weights: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: tensor.to(device, compute_dtype(device)) for name, tensor in weights.items()}
+    return {name: tensor.to(device, compute_dtype("auto", device)) for name, tensor in weights.items()}
 
 
 @torch.no_grad()

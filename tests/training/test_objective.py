@@ -81,7 +81,10 @@ def test_times_lie_between_data_and_noise(density):
 
 
 def test_shift_and_its_line():
-    assert resolution_shift(ObjectiveSettings(), 256) == 0.5 and resolution_shift(ObjectiveSettings(), 4096) == pytest.approx(1.15)
+    settings = ObjectiveSettings()
+    ends = settings.shift_at_256_tokens, settings.shift_at_4096_tokens
+    assert resolution_shift(256, *ends) == 0.5 and resolution_shift(4096, *ends) == pytest.approx(1.15)
+    assert [resolution_shift(tokens, 0.0, 2.0) for tokens in (256, 2176, 4096)] == [0.0, 1.0, 2.0]
     t = torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=torch.float64)
     # alpha t / (1 + (alpha - 1) t) with alpha = e^mu = 3: 0, 1/2, 3/4, 1.
     torch.testing.assert_close(shifted(t, math.log(3)), torch.tensor([0.0, 0.5, 0.75, 1.0], dtype=torch.float64))

@@ -1,8 +1,7 @@
 """Encoding a data set once: pictures, latents, text embeddings and hints, each part in shards under the key of what it depends on.
 
-So a changed caption encodes only text again, another autoencoder only latents, and hints for another ControlNet layout are added to
-what is there. Every part is made shard by shard: memory does not depend on the number of pictures, and an interruption costs at most
-the shard that was being made.
+So a changed caption encodes only text again, and hints for another ControlNet layout are added to what is there. Every part is made
+shard by shard: memory does not depend on the number of pictures, and an interruption costs at most the shard that was being made.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ import torch
 
 from ..errors import InputError
 from ..files.write import require_writable_folder
+from ..flux_space import FLUX_LATENT_SPACE, LatentSpace
 from ..progress import NO_PROGRESS, Progress
-from .encode_latents import ImageEncoder, LatentParts, LatentSpace
+from .encode_latents import ImageEncoder, LatentParts
 from .encode_pictures import PictureParts
 from .encode_text import TextEncoder, TextParts
 from .encoded import Encoded, EncodedSample, HintForm, load_index, save_index
@@ -26,7 +26,6 @@ from .shards import Rows, Shelf, remove_leftovers
 
 __all__ = ["FLUX_LATENT_SPACE", "Encoded", "HintForm", "ImageEncoder", "LatentSpace", "TextEncoder", "encode_dataset"]
 
-FLUX_LATENT_SPACE = LatentSpace(shift=0.1159, scale=0.3611)
 HINT_VARIANTS_LIMIT = 64
 # Part of every index's key: raise it when the index of the same parts would look different.
 _INDEX_VERSION = 1

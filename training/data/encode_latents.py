@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..flux_space import LatentSpace
 from .canny import edge_pixels
 from .encode_pictures import PictureParts
 from .keys import KeyPart
@@ -20,14 +21,6 @@ ImageEncoder: TypeAlias = Callable[[Tensor], Tensor]
 
 # Part of every key: raise it when the same pictures would give other latents.
 _LATENTS_VERSION = 1
-
-
-@dataclass(frozen=True)
-class LatentSpace:
-    """How raw latents z become those that are trained on: (z - shift) * scale."""
-
-    shift: float
-    scale: float
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from ..data.encoded import HintForm
 from ..models.control_residuals import ControlResiduals
 from ..models.flux import Flux, image_ids, pack, text_ids, unpack
 
@@ -43,6 +44,10 @@ class Trainable(Protocol):
 
 class Recipe(Protocol):
     """What to train: kind, shape and initial weights."""
+
+    @property
+    def hint_form(self) -> HintForm:
+        """In which form it takes the hints of its data; "none": it takes none."""
 
     def key_fields(self) -> dict[str, Any]:
         """As JSON, everything that initial weights and prediction follow from: kind, layout, depths, seed or fingerprint of weights."""

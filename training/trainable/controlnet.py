@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data.encoded import HintForm
 from ..errors import InputError
 from ..files.fingerprint import fingerprint
 from ..files.tensors import read_tensors
@@ -18,6 +19,7 @@ from ..models.flux import Flux, image_ids, pack, text_ids
 from ..models.flux_controlnet import FluxControlNet, build_controlnet, controlnet_from_weights, notes_for
 from .base import Conditions, flux_velocity
 
+HINT_FORMS: dict[str, HintForm] = {"xlabs": "pixels", "instantx": "latents"}
 # Of the last double block, when no single block follows: what only the text tokens after it would feel.
 _TEXT_AFTER_ATTENTION = ("txt_attn.proj.", "txt_mlp.", "txt_attn.norm.query_norm.")
 
@@ -42,6 +44,10 @@ class ControlNetRecipe:
         for name in ("double_depth", "single_depth", "seed"):
             if getattr(self, name) < 0:
                 raise InputError(f"ControlNet {name}", expected="no negative number", found=getattr(self, name), remedy="Choose 0 or more.")
+
+    @property
+    def hint_form(self) -> HintForm:
+        return HINT_FORMS[require_layout(self.layout)]
 
     def key_fields(self) -> dict[str, Any]:
         """What the initial weights and the prediction follow from (beside the base)."""
