@@ -74,8 +74,17 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, names: Sequence[str], te
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float) -> Tensor:
-    """Shortens the gradient of all parameters together to `clip_norm` (0: never); gives the length that it had, a scalar on the device."""
-    return nn.utils.clip_grad_norm_(parameters, clip_norm or math.inf, foreach=None)
+    """Shortens the gradient of all parameters together to `clip_norm` (0: never); gives the length that it had, a scalar on the device.
+
+    The same arithmetic as torch's `clip_grad_norm_`; but a gradient whose length is not finite stays as it is, so that the tensor that broke it can
+    still be found. (torch would multiply all of them by NaN.)
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    length = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if clip_norm:
+        factor = (clip_norm / (length + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, torch.where(torch.isfinite(length), factor, torch.ones_like(factor)))
+    return length
 
 
 def ema_decay(decay: float, step: int) -> float:

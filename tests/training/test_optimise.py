@@ -123,6 +123,22 @@ def test_clipping_shortens_and_reports_the_length_before():
     assert math.hypot(own[0].grad[0].item(), own[1].grad.item()) == pytest.approx(1.0, rel=1e-5)
 
 
+def test_clipping_leaves_a_broken_gradient_where_it_broke():
+    own = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
+    own[0].grad, own[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([math.nan])
+    assert math.isnan(clip_gradients(own, 1.0).item())
+    assert own[0].grad.tolist() == [3.0, 0.0] and math.isnan(own[1].grad.item())
+
+
+def test_clipping_is_torchs_own_arithmetic():
+    own, theirs = ([nn.Parameter(torch.zeros(7, 5)), nn.Parameter(torch.zeros(3))] for _ in range(2))
+    for index, pair in enumerate(zip(own, theirs, strict=True)):
+        for parameter in pair:
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index))
+    assert torch.equal(clip_gradients(own, 0.7), nn.utils.clip_grad_norm_(theirs, 0.7))
+    assert all(torch.equal(mine.grad, other.grad) for mine, other in zip(own, theirs, strict=True))
+
+
 def test_the_running_average():
     assert [ema_decay(0.99, step) for step in (0, 8, 10_000)] == [0.1, 0.5, 0.99]
     average, weights = {"a": torch.tensor([1.0])}, {"a": torch.tensor([3.0]), "frozen": torch.tensor([9.0])}
