@@ -1,4 +1,4 @@
-"""The one error that bad input raises: which input, what was expected, what was found, what to do."""
+"""The errors that a user meets. Bad input: which one, what was expected, what was found, what to do. A training that cannot go on: why."""
 
 from __future__ import annotations
 
@@ -16,3 +16,7 @@ class InputError(ValueError):
     def __init__(self, subject: str, *, expected: str, found: object, remedy: str) -> None:
         self.subject, self.expected, self.found, self.remedy = subject, expected, str(found), remedy
         super().__init__(f"{subject}: expected {expected}; found {found}. {remedy}")
+
+
+class StoppedTraining(RuntimeError):  # noqa: N818 (it is no fault of the program)
+    """A training cannot go on; the text says why, what is kept and what to do."""

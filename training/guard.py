@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from .data.batches import Batch
+from .errors import StoppedTraining
 from .learner import Learner
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(StoppedTraining):
     """Loss or gradient became infinite or NaN. The weights are still those of `step` finished steps."""
 
     def __init__(

@@ -19,16 +19,19 @@ from .state import State
 def training_report(state: State, measures: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Figures of a state: measures first, then held-out losses, times, memory, whether weights changed, seeds and versions.
 
+    A held-out loss that was not taken at just this step (a checkpoint on the way may lie between two measurements) is None.
+
     Raises:
         InputError: the state's files are gone or damaged.
     """
     inputs, history = state.inputs(), state.history()
     final_fingerprint = fingerprint(state.weights())
+    held_out = {record.step: record.held_out for record in history.held_out}
     seconds = [record.seconds for record in history.steps]
     return {
         **(measures or {}),
-        "held_out_loss_before": history.held_out[0].held_out if history.held_out else None,
-        "held_out_loss_after": history.held_out[-1].held_out if history.held_out else None,
+        "held_out_loss_before": held_out.get(0),
+        "held_out_loss_after": held_out.get(state.step),
         "train_steps": state.step,
         "partial": state.partial,
         "train_seconds": sum(seconds),

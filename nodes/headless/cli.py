@@ -12,18 +12,18 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ...training.errors import InputError
+from ...training.errors import InputError, StoppedTraining
 from .interrupt import Interrupted, StopRequest
 from .terminal import Reporter, ReporterHandler
 
-BAD_INPUT, SIGNAL_OFFSET, SIGINT_NUMBER = 2, 128, 2
+STOPPED_TRAINING, BAD_INPUT, SIGNAL_OFFSET, SIGINT_NUMBER = 1, 2, 128, 2
 ERROR_INDENT = "  "
 
 Command = Callable[[argparse.Namespace, Reporter], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit codes: 0 done, 2 bad input (told in plain words), 130 stopped by Ctrl-C, 143 by SIGTERM."""
+    """Runs one command. Exit codes: 0 done, 1 training could not go on, 2 bad input (both told in plain words), 130 Ctrl-C, 143 SIGTERM."""
     parsed = parser().parse_args(arguments)
     stop = StopRequest()
     reporter = Reporter(sys.stderr, stop.check)
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         reporter.line(f"error: {error}")
         return BAD_INPUT
+    except StoppedTraining as error:
+        reporter.line(f"error: {error}")
+        return STOPPED_TRAINING
     except KeyboardInterrupt as interrupt:
         reporter.line(f"Stopped. {parsed.when_stopped}".strip())
         return SIGNAL_OFFSET + (interrupt.signal_number if isinstance(interrupt, Interrupted) else SIGINT_NUMBER)
@@ -51,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="graft",
         description="Train ControlNets and LoRAs from a ComfyUI workflow, with or without ComfyUI.",
-        epilog="First steps: `graft shapes input/shapes --count 2000 --seed 1`, then `graft run workflows/nano_canny_controlnet.json`.",
+        epilog="First step: `graft run workflows/nano_canny_controlnet.json`, which draws its own training pictures and needs no download.",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
@@ -149,11 +152,11 @@ def _add_shapes(commands: argparse._SubParsersAction) -> None:
 
 
 def _shapes(arguments: argparse.Namespace, reporter: Reporter) -> None:
-    from ...training.data.shapes import write_dataset
+    from ...training.data.shapes import shapes_folder
 
     if arguments.seed < 0:
         raise InputError("--seed", expected="0 or more", found=arguments.seed, remedy="Choose another seed.")
-    write_dataset(arguments.folder, arguments.count, arguments.seed, arguments.size, reporter.progress())
+    shapes_folder(arguments.folder, count=arguments.count, seed=arguments.seed, size_px=arguments.size, progress=reporter.progress())
     reporter.clear()
     print(f"{arguments.count} pictures with captions are in {arguments.folder}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,17 @@ def test_every_figure_is_there_and_crossed_edges_are_scored_against_what_was_giv
     assert figures["edge_f1_shuffled_edges"] == found.score_crossed.mean
     assert {"edge_f1_before", "edge_f1_after", "edge_f1_chance"} <= set(figures)
     assert found.grid(2).ndim == 3
+
+
+def test_a_single_picture_has_no_controls_and_its_figures_are_json(state: State, tiny_base: LoadedBase, tiny_data: Encoded):
+    figures = validate(state, tiny_base, tiny_data, pictures=1).figures()
+    assert figures["edge_f1_chance"] is None and figures["edge_f1_shuffled_edges"] is None and figures["edge_f1_after"] is not None
+    json.dumps(training_report(state, figures), allow_nan=False)
+
+
+def test_an_impossible_part_of_the_schedule_is_refused_at_once():
+    with pytest.raises(InputError, match="start <= end"):
+        ValidationSettings(start=0.6, end=0.4)
 
 
 def test_without_held_out_pictures_there_is_nothing_to_validate(state: State, tiny_base: LoadedBase, tiny_data: Encoded):

@@ -13,6 +13,7 @@ import pytest
 from graft.nodes.headless.cli import main
 from graft.nodes.host import current_host
 from graft.nodes.registry import NODE_CLASS_MAPPINGS
+from graft.training.errors import StoppedTraining
 from PIL import Image
 
 
@@ -177,6 +178,17 @@ def test_an_error_of_ours_is_not_dressed_up_as_bad_input(project, monkeypatch):
     write("broken.json", {"1": {"class_type": "Broken", "inputs": {}}})
     with pytest.raises(RuntimeError, match="a bug"):
         main(["run", "broken.json"])
+
+
+def test_a_training_that_cannot_go_on_is_told_in_plain_words(project, monkeypatch, capsys):
+    class Broken(Slow):
+        def train(self, id):
+            raise StoppedTraining("Step 3 gave a loss of nan. What was trained before is kept.")
+
+    monkeypatch.setitem(NODE_CLASS_MAPPINGS, "Broken", Broken)
+    write("broken.json", {"1": {"class_type": "Broken", "inputs": {}}})
+    assert main(["run", "broken.json"]) == 1
+    assert "error: Step 3 gave a loss of nan" in capsys.readouterr().err
 
 
 STUBBORN = """
