@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -174,7 +175,7 @@ def shapes_folder(folder: Path, *, count: int, seed: int, size_px: int = 128, pr
     """
     wanted = _manifest(count, seed, size_px)
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if MANIFEST in names and json.loads((folder / MANIFEST).read_text(encoding="utf-8")) == wanted:
+    if MANIFEST in names and _read_manifest(folder) == wanted:
         return
     strangers = sorted(name for name in names if not _OWN_NAME.fullmatch(name))
     if strangers or MANIFEST in names:
@@ -182,7 +183,17 @@ def shapes_folder(folder: Path, *, count: int, seed: int, size_px: int = 128, pr
             "shapes folder", expected=f"a new folder, or one with these very pictures ({count} of {size_px} px, seed {seed})",
             found=f"other files in {folder}", remedy="Choose another folder name, or delete that folder.",
         )  # fmt: skip
+    for name in names:  # of other figures, written until something stopped it
+        (folder / name).unlink()
     write_dataset(folder, count, seed, size_px, progress)
+
+
+def _read_manifest(folder: Path) -> Any:
+    """What the manifest says, or None if it is damaged."""
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def write_dataset(folder: Path, count: int, seed: int, size_px: int = 128, progress: Progress = NO_PROGRESS) -> None:

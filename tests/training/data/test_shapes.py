@@ -106,9 +106,16 @@ def test_an_unfinished_folder_is_finished(tmp_path: Path):
     assert json.loads((tmp_path / "a" / "shapes.json").read_text())["count"] == 3
 
 
+def test_what_a_stopped_larger_run_left_is_not_mixed_in(tmp_path: Path):
+    shapes_folder(tmp_path / "a", count=5, seed=1, size_px=64)
+    (tmp_path / "a" / "shapes.json").unlink()
+    shapes_folder(tmp_path / "a", count=2, seed=0, size_px=64)
+    assert len(list((tmp_path / "a").glob("*.png"))) == len(list((tmp_path / "a").glob("*.txt"))) == 2
+
+
 @pytest.mark.parametrize("stranger", ["holiday.jpg", "shapes.json"])
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path, stranger: str):
-    (tmp_path / stranger).write_text('{"count": 7}')
+    (tmp_path / stranger).write_text('{"count": 7')
     with pytest.raises(InputError, match="shapes folder"):
         shapes_folder(tmp_path, count=3, seed=0, size_px=64)
     assert [path.name for path in tmp_path.iterdir()] == [stranger]
