@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,10 @@ class Checkpoint:
         return (self.path / PINNED_FILE).exists()
 
     def pin(self) -> None:
+        """Keeps it for good. In a folder that may only be read there is nothing to fear, and nothing is done."""
         if not self.pinned:
-            (self.path / PINNED_FILE).touch()
+            with suppress(OSError):
+                (self.path / PINNED_FILE).touch()
 
     def facts(self) -> dict[str, Any]:
         """What was noted with it: step, why it was saved, checksums, versions.

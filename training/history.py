@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .files.write import explained
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
@@ -73,10 +75,17 @@ class HistoryFile:
         self.path = path
 
     def append(self, record: StepRecord | HeldOutRecord) -> None:
-        """Adds one line, in one write."""
-        with self.path.open("ab") as file:
-            start = b"" if self._ends_whole() else b"\n"
-            file.write(start + json.dumps(asdict(record), separators=(",", ":")).encode("utf-8") + b"\n")
+        """Adds one line, in one write.
+
+        Raises:
+            InputError: the disk is full or may not be written.
+        """
+        start = b"" if self._ends_whole() else b"\n"
+        try:
+            with self.path.open("ab") as file:
+                file.write(start + json.dumps(asdict(record), separators=(",", ":")).encode("utf-8") + b"\n")
+        except OSError as error:
+            raise explained(self.path, error) from error
 
     def flush(self) -> None:
         """Makes everything appended so far outlast a power cut."""

@@ -17,7 +17,7 @@ from .guard import require_finite
 from .history import HeldOutRecord, StepRecord
 from .learner import Learner
 from .listener import NO_LISTENER, Listener, Wish
-from .memory import peak_memory_bytes
+from .memory import begin_peak, peak_memory_bytes
 from .objective import HELD_OUT_TIMES, bucket_sums, draw, drop_captions, flow_matching_loss, held_out_draws
 from .optimise import clip_gradients, learning_rate
 from .progress import NO_PROGRESS, Progress
@@ -161,6 +161,7 @@ def _batches(learner: Learner, training: Training) -> Batches:
 @contextmanager
 def _keeping(learner: Learner, training: Training) -> Iterator[None]:
     first = learner.step
+    begin_peak(learner.device)
     training.progress.start(training.until_step, "step")
     training.progress.advance(first)
     try:

@@ -49,7 +49,7 @@ class OptimiserSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of the averages of the gradient and of its square."""
     weight_decay: float = 0.01
-    """Fraction of each weight taken away per step, times the learning rate; it does not pass through the averages."""
+    """Fraction of each weight taken away per step, times the learning rate; it does not pass through the averages. Of every trained tensor."""
     eps: float = 1e-8
     """Added to the root of the average square, against division by zero."""
 

@@ -34,6 +34,12 @@ def test_seeded_losses_never_change(tiny_learner, take_steps):
 GOLDEN = [2.2837394, 2.4003134, 2.7108543]
 
 
+@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+def test_what_has_not_trained_yet_has_the_initial_fingerprint(tiny_learner, compute):
+    learner = tiny_learner(compute=compute)
+    assert fingerprint(learner.weights.tensors()) == learner.initial_fingerprint
+
+
 def test_two_batches_of_two_equal_one_of_four(tiny_learner, take_steps):
     whole, parts = tiny_learner(batch_size=4), tiny_learner(batch_size=2, accumulation=2)
     (one,), (two,) = take_steps(whole, 1), take_steps(parts, 1)

@@ -179,6 +179,22 @@ def test_the_store_lists_its_runs(tmp_path):
     assert [run.folder.name for run in own.runs()] == ["a" * store_module.KEY_DIGITS, "b" * store_module.KEY_DIGITS]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_told_by_the_history_too():
+    with pytest.raises(InputError, match="room on the disk"):
+        HistoryFile(Path("/dev/full")).append(record(1))
+
+
+def test_a_checkpoint_in_a_folder_that_may_only_be_read_is_found(run, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    checkpoint = run.save(5, PARTS, {}, keep=1)
+    monkeypatch.setattr(Path, "touch", refused)
+    checkpoint.pin()
+    assert run.checkpoint(5) == checkpoint and not checkpoint.pinned
+
+
 def test_history_survives_a_torn_line_and_repeated_steps(tmp_path):
     file = HistoryFile(tmp_path / "losses.jsonl")
     assert file.read() == History()
