@@ -72,9 +72,9 @@ class HeadlessHost:
 
         chosen = os.environ.get(DEVICE_VARIABLE) or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            return torch.device(chosen)
-        except RuntimeError as error:
-            raise InputError(DEVICE_VARIABLE, expected="a device's name (cpu, cuda, cuda:1)", found=chosen, remedy="Unset it.") from error
+            return torch.empty(0, device=chosen).device
+        except (RuntimeError, AssertionError) as error:  # no such name, no such device here, or a torch that was built without it
+            raise InputError(DEVICE_VARIABLE, expected="a device of this machine (cpu, cuda, cuda:1)", found=chosen, remedy="Unset it.") from error
 
     def free_memory(self) -> None:
         import torch

@@ -88,6 +88,14 @@ def test_below_the_required_score_the_run_fails_after_writing(trained: Path, sha
     assert run(shared / "strict", **{**SHORT, "GraftReport__required_edge_f1": 1.0}) == 2
     assert "edge F1: expected at least 1.00" in capsys.readouterr().err
     assert (shared / "strict" / "report.json").is_file()
+    assert {"comparison_00001_.png", "loss_00001_.png"} <= {path.name for path in (shared / "strict").iterdir()}  # to see why
+
+
+def test_the_report_which_may_fail_is_the_last_output():
+    """The runner takes outputs in the file's order, and a run below its bar must still leave its pictures."""
+    nodes = json.loads(WORKFLOW.read_text(encoding="utf-8"))["nodes"]
+    outputs = [node["type"] for node in nodes if node["type"] in ("SaveImage", "GraftExportControlNet", "GraftReport")]
+    assert outputs[-1] == "GraftReport"
 
 
 @pytest.mark.parametrize(

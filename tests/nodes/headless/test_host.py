@@ -69,9 +69,10 @@ def test_model_files_are_found_below_their_kind(tmp_path, monkeypatch):
 def test_the_device_may_be_chosen(monkeypatch):
     monkeypatch.setenv("GRAFT_DEVICE", "cpu")
     assert HeadlessHost().device() == torch.device("cpu")
-    monkeypatch.setenv("GRAFT_DEVICE", "toaster")
-    with pytest.raises(InputError, match="toaster"):
-        HeadlessHost().device()
+    for name in ("toaster", "cuda:99"):
+        monkeypatch.setenv("GRAFT_DEVICE", name)
+        with pytest.raises(InputError, match=name):
+            HeadlessHost().device()
 
 
 def test_models_carry_their_weights_and_fingerprint():
