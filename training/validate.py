@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,7 +22,9 @@ from .sample import picture_noise, require_control, sample
 
 Decode = Callable[[Tensor], Tensor]
 """Raw latents [B, C, H, W] -> pictures [B, H, W, 3] in 0..1."""
-PICTURES_AT_ONCE = 32
+PIXELS_PER_LATENT = 8
+PIXELS_AT_ONCE = 32 * 128 * 128
+"""Sampled together: 32 pictures of the nano, 2 of 512 x 512 px, 1 of 1024 x 1024 px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,12 +129,18 @@ class _Sampler:
     settings: ValidationSettings
     progress: Progress
 
+    @property
+    def pixels(self) -> int:
+        """Of one picture."""
+        return PIXELS_PER_LATENT**2 * math.prod(self.batch.latents.shape[-2:])
+
     def pictures(self, controlnet: nn.Module | None, hint: Tensor) -> Pictures:
         """uint8 RGB [N, H, W, 3] from each picture's own noise."""
         settings, (count, *size) = self.settings, self.batch.latents.shape
         latents = sample(
             self.base, self.batch.text, self.batch.pooled, picture_noise(range(settings.seed, settings.seed + count), *size),
             steps=settings.steps, guidance=settings.guidance, controlnet=controlnet, hint=hint if controlnet is not None else None,
-            strength=settings.strength, start=settings.start, end=settings.end, batch_size=PICTURES_AT_ONCE, progress=self.progress,
+            strength=settings.strength, start=settings.start, end=settings.end, progress=self.progress,
+            batch_size=max(1, PIXELS_AT_ONCE // self.pixels),
         )  # fmt: skip
         return (self.decode(latents).float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()

@@ -40,7 +40,9 @@ class Muon(torch.optim.Optimizer):
 
     def _update(self, parameter: nn.Parameter, group: dict) -> None:
         average = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-        average.lerp_(parameter.grad, 1 - group["momentum"])
-        update = orthogonal(torch.lerp(parameter.grad, average, group["momentum"]))
+        gradient = parameter.grad
+        assert gradient is not None, "a matrix that takes no part in the loss"
+        average.lerp_(gradient, 1 - group["momentum"])
+        update = orthogonal(torch.lerp(gradient, average, group["momentum"]))
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(update, alpha=-group["lr"] * ADAM_RMS * max(parameter.shape) ** 0.5)
