@@ -1,6 +1,7 @@
 """Trains the nano FLUX and its text encoder together, from nothing, on pictures drawn as they are needed.
 
     python -m graft.training.models.nano.make_base BASE_FOLDER --steps 6000 --cooldown 1200
+    python -m graft.training.models.nano.make_base BASE_FOLDER --start training/models/nano/weights   # goes on from what is shipped
     python -m graft.training.models.nano.make_base GUIDED_FOLDER --teacher BASE_FOLDER --steps 600 --learning-rate 3e-4
 
 Rectified flow with t drawn towards noise, Muon for the blocks' matrices and AdamW for the rest, a constant rate with a linear cool-down at the
@@ -35,6 +36,7 @@ from ...files.write import write_json, write_safetensors
 from ...sample import euler, shifted, simple_sigmas
 from ..flux import Flux, FluxConfig, image_ids, pack, text_ids, unpack
 from .muon import Muon
+from .pack import read_packed
 from .pyramid import latents_of, quarter_size
 from .text_encoder import PADDING, TOKENS, TextEncoder, token_ids
 
@@ -230,6 +232,8 @@ def evaluate(model: NanoModel, seed: int, cfg: float, guidance: float, count: in
 
 def train(folder: Path, options: argparse.Namespace) -> None:
     model, loss_of = NanoModel(options.seed), flow_loss
+    if options.start:
+        model.load_state_dict(read_packed(options.start))
     if options.teacher:
         teacher = averaged(part_of(read_tensors(options.teacher / CHECKPOINT), "ema."))
         model.load_state_dict(teacher.state_dict())
@@ -261,6 +265,7 @@ def train(folder: Path, options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--start", type=Path, help="folder of packed weights to begin with, for a new work folder")
     parser.add_argument("--teacher", type=Path, help="folder of a finished first stage: distil its guidance")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--cooldown", type=int, default=1200)

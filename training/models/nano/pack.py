@@ -39,6 +39,13 @@ def pack_checkpoint(checkpoint: Path, folder: Path) -> None:
         write_safetensors(folder / name, tensors, metadata)
 
 
+def read_packed(folder: Path) -> dict[str, Tensor]:
+    """The weights of `pack_checkpoint`'s files under the names of the training, in fp32."""
+    return {
+        prefix + name: tensor.float() for prefix, (file, _, _) in PARTS.items() for name, tensor in read_tensors(folder / file).items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work_folder", type=Path)

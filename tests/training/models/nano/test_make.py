@@ -14,12 +14,12 @@ from graft.training.models.nano import make_base
 from graft.training.models.nano.autoencoder import Autoencoder
 from graft.training.models.nano.make_autoencoder import file_tensors, new_decoder
 from graft.training.models.nano.muon import orthogonal
-from graft.training.models.nano.pack import pack_checkpoint
+from graft.training.models.nano.pack import pack_checkpoint, read_packed
 from graft.training.models.nano.text_encoder import TextEncoder
 
 
 def options(**changes: object) -> argparse.Namespace:
-    plain = {"seed": 0, "steps": 2, "cooldown": 2, "batch": 2, "learning_rate": 1e-3, "save_every": 1, "teacher": None}
+    plain = {"seed": 0, "steps": 2, "cooldown": 2, "batch": 2, "learning_rate": 1e-3, "save_every": 1, "teacher": None, "start": None}
     return argparse.Namespace(**{**plain, **changes})
 
 
@@ -78,6 +78,9 @@ def test_packed_files_load_as_the_package_loads_them(tmp_path: Path):
     pack_checkpoint(tmp_path / make_base.CHECKPOINT, tmp_path)
     assert Flux.from_weights(read_tensors(tmp_path / "nano_flux.safetensors")).config == make_base.CONFIG
     TextEncoder.from_weights(read_tensors(tmp_path / "nano_text_encoder.safetensors"))
+    averages = make_base.part_of(read_tensors(tmp_path / make_base.CHECKPOINT), "ema.")
+    assert all(torch.equal(tensor, averages[name].bfloat16().float()) for name, tensor in read_packed(tmp_path).items())
+    make_base.train(tmp_path / "on", options(steps=1, start=tmp_path))
     assert read_header(tmp_path / "nano_flux.safetensors").metadata["graft.steps"] == "1"
 
 
