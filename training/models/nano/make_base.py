@@ -46,7 +46,7 @@ PICTURE_PX, LATENT = 128, 16
 SHIFT = 1.15
 CAPTION_DROPOUT = 0.1
 EMA_DECAY = 0.999
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, LOSSES = "checkpoint.safetensors", "losses.json"
 MATRICES = ("qkv", "proj", "mlp", "linear1", "linear2")
 MOMENTS = ("momentum", "exp_avg", "exp_avg_sq", "step")
 LARGEST_GUIDANCE = 5.0
@@ -193,8 +193,8 @@ class Run:
 
     def save(self, folder: Path) -> None:
         tensors = {f"weights.{k}": v for k, v in self.model.state_dict().items()} | {f"ema.{k}": v for k, v in self.average.weights.items()}
+        write_json(folder / LOSSES, self.losses)  # first: a checkpoint never lacks the losses up to its step
         write_safetensors(folder / CHECKPOINT, tensors | self.moments(), {"step": str(len(self.losses))})
-        write_json(folder / "losses.json", self.losses)
 
     def load(self, folder: Path) -> None:
         """Goes on from the folder's checkpoint, if there is one."""
@@ -210,7 +210,7 @@ class Run:
                 if id(parameter) in held:
                     optimiser.state[parameter] = {key: moments[f"{name}.{key}"] for key in MOMENTS if f"{name}.{key}" in moments}
         step = int(read_header(folder / CHECKPOINT).metadata["step"])
-        self.losses = json.loads((folder / "losses.json").read_text(encoding="utf-8"))[:step]
+        self.losses = json.loads((folder / LOSSES).read_text(encoding="utf-8"))[:step]
 
 
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
