@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from ..errors import InputError
-from ..files.write import require_writable_folder, write_bytes, write_json
+from ..files.write import require_writable_folder, write_json, write_plain
 from ..progress import NO_PROGRESS, Progress
 
 PALETTE: dict[str, tuple[int, int, int]] = {
@@ -199,21 +199,23 @@ def _read_manifest(folder: Path) -> Any:
 def write_dataset(folder: Path, count: int, seed: int, size_px: int = 128, progress: Progress = NO_PROGRESS) -> None:
     """Writes `count` pictures as shape_00000.png with captions beside them as shape_00000.txt, and a manifest when all are there.
 
+    Only the manifest is flushed to the disk: flushing each of thousands of small files takes minutes where disks are slow.
+
     Raises:
-        InputError: when the count or size is senseless or the folder cannot be written.
+        InputError: when the count or size is senseless, the folder cannot be written or the disk is full.
     """
     if count < 1 or size_px < 32:
         raise InputError(
             "shapes", expected="at least 1 picture of at least 32 px", found=f"{count} of {size_px} px", remedy="Choose larger figures."
         )
-    require_writable_folder(folder, "shapes folder")
+    require_writable_folder(folder, "shapes folder").mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     progress.start(count, "picture")
     for index in range(count):
         progress.check_interrupt()
         shape = random_shape(random)
-        write_bytes(folder / f"shape_{index:05d}.png", _png(shape.draw(size_px)))
-        write_bytes(folder / f"shape_{index:05d}.txt", (shape.caption + "\n").encode())
+        write_plain(folder / f"shape_{index:05d}.png", _png(shape.draw(size_px)))
+        write_plain(folder / f"shape_{index:05d}.txt", (shape.caption + "\n").encode())
         progress.advance(index + 1)
     write_json(folder / MANIFEST, _manifest(count, seed, size_px))
     progress.finish()

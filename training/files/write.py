@@ -72,6 +72,18 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         aside.write_bytes(data)
 
 
+def write_plain(path: str | Path, data: bytes) -> None:
+    """Writes bytes straight to a file: for many small files that can be made again and count only once another file says so.
+
+    Raises:
+        InputError: the disk is full, or the file may not be written; a part of it may be there then.
+    """
+    try:
+        Path(path).write_bytes(data)
+    except OSError as error:
+        raise explained(Path(path), error) from error
+
+
 def lay_out(entries: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, TensorInfo]:
     """Places for tensors given as {name: (dtype, shape)}: wide dtypes first, so that all lie aligned, then by name."""
     infos: dict[str, TensorInfo] = {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -111,6 +113,30 @@ def test_what_a_stopped_larger_run_left_is_not_mixed_in(tmp_path: Path):
     (tmp_path / "a" / "shapes.json").unlink()
     shapes_folder(tmp_path / "a", count=2, seed=0, size_px=64)
     assert len(list((tmp_path / "a").glob("*.png"))) == len(list((tmp_path / "a").glob("*.txt"))) == 2
+
+
+def test_only_the_manifest_is_flushed_and_it_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    there: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: there.append(len(list((tmp_path / "a").glob("shape_*.*")))))
+    shapes_folder(tmp_path / "a", count=20, seed=0, size_px=64)
+    assert set(there) == {40} and len(there) <= 2, "the file and its folder"
+
+
+def test_a_full_disk_is_told_and_the_folder_counts_as_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == "shape_00001.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match="room on the disk"):
+        shapes_folder(tmp_path / "a", count=3, seed=0, size_px=64)
+    monkeypatch.undo()
+    assert not (tmp_path / "a" / "shapes.json").exists()
+    shapes_folder(tmp_path / "a", count=3, seed=0, size_px=64)
+    assert len(list((tmp_path / "a").glob("*.png"))) == 3
 
 
 @pytest.mark.parametrize("stranger", ["holiday.jpg", "shapes.json"])
