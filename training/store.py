@@ -75,7 +75,10 @@ class Run:
     def _prune(self, keep: int, newest: Checkpoint) -> None:
         others = [entry for entry in list_checkpoints(self.folder) if entry.step != newest.step and not entry.pinned]
         for checkpoint in others[: max(len(others) - (keep - 1), 0)]:
-            remove_checkpoint(checkpoint)
+            try:
+                remove_checkpoint(checkpoint)
+            except OSError as error:  # Windows renames no folder in which a file is open; the next checkpoint tries again
+                _log.warning("the old checkpoint %s could not be removed and is kept for now: %s", checkpoint.path, error)
 
 
 class RunStore:

@@ -98,6 +98,24 @@ def test_never_removes_what_it_has_just_written(run):
     assert steps_of(run) == [5]
 
 
+def test_an_old_checkpoint_that_is_held_open_is_kept_until_the_next(run, monkeypatch, caplog):
+    """Windows renames no folder in which a file is open; a training must not end by that."""
+    run.save(1, PARTS, {}, keep=1)
+    real = os.replace
+
+    def held(source, target):
+        if Path(source).name == "step_00000001":
+            raise PermissionError(errno.EACCES, "The process cannot access the file because it is being used by another process")
+        real(source, target)
+
+    monkeypatch.setattr("graft.training.checkpoint.os.replace", held)
+    assert run.save(2, PARTS, {}, keep=1).step == 2 and steps_of(run) == [1, 2]
+    assert "step_00000001 could not be removed" in caplog.text
+    monkeypatch.undo()
+    run.save(3, PARTS, {}, keep=1)
+    assert steps_of(run) == [3]
+
+
 def test_a_full_disk_leaves_nothing_half_written(run, monkeypatch):
     run.save(100, PARTS, {}, keep=1)
 
