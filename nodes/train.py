@@ -8,13 +8,12 @@ from typing import Any
 from torch import nn
 
 from ..training.data.encoded import Encoded
-from ..training.models.flux import Flux, FluxConfig
+from ..training.models.flux import Flux
 from ..training.settings import Settings
 from ..training.state import State
 from ..training.store import RunStore
 from ..training.train_to import train_to
 from ..training.trainable.base import Recipe
-from ..training.trainable.fits import require_data_fits
 from .host import Host, current_host
 from .types import ENCODED, SETTINGS, STATE, TRAINABLE, Inputs, link, whole
 
@@ -49,10 +48,8 @@ class TrainSteps:
         self, model: Any, trainable: Recipe, data: Encoded, settings: Settings, steps: int, previous: State | None = None
     ) -> tuple[State, dict[str, list[float]], int]:
         host = current_host()
-        base = GraphBase(host, model)
-        require_data_fits(data, base.config, trainable)
         state = train_to(
-            base, trainable, data, settings, steps=steps, store=RunStore(host.runs_folder()), device=host.device(),
+            GraphBase(host, model), trainable, data, settings, steps=steps, store=RunStore(host.runs_folder()), device=host.device(),
             previous=previous, progress=host.progress(),
         )  # fmt: skip
         return state, {"loss": [record.loss for record in state.history().steps]}, state.step
@@ -64,10 +61,6 @@ class GraphBase:
     def __init__(self, host: Host, model: Any) -> None:
         self._host = host
         self._weights, self.fingerprint = host.model_weights(model)
-
-    @property
-    def config(self) -> FluxConfig:
-        return FluxConfig.from_shapes({name: tuple(tensor.shape) for name, tensor in self._weights.items()})
 
     @cached_property
     def model(self) -> nn.Module:

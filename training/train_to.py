@@ -20,6 +20,7 @@ from .settings import Settings
 from .state import State
 from .store import Run, RunStore
 from .trainable.base import Base, Recipe
+from .trainable.fits import require_data_fits
 from .weights import compute_dtype
 
 NUMERICS_VERSION = 1
@@ -49,8 +50,8 @@ def train_to(
     step count of `previous`.
 
     Raises:
-        InputError: before work starts: steps below 1, no hints for a ControlNet, no room on the disk, a run that another process trains, a
-            `previous` that was trained as something else or whose files are gone.
+        InputError: before work starts: steps below 1, data of another model or with hints of another form, no room on the disk, a run that
+            another process trains, a `previous` that was trained as something else or whose files are gone.
         NonFiniteError: a loss or gradient is not finite; what was trained before is kept.
     """
     if steps < 1:
@@ -60,6 +61,7 @@ def train_to(
     found = run.checkpoint(request.until_step)
     if found is not None:
         return request.state(run, found.step)
+    _require_fits(base, recipe, data)
     learner = Learner(base.model, recipe, settings, device)
     store.require_room(learner.checkpoint_bytes)
     with run.training():
@@ -67,6 +69,12 @@ def train_to(
         run.describe({**request.inputs, **_described_data(data), **_described_learner(learner)})
         train(learner, Training(data=data, run=run, until_step=request.until_step, progress=progress, listener=listener))
         return request.state(run, learner.step)
+
+
+def _require_fits(base: Base, recipe: Recipe, data: Encoded) -> None:
+    """Bases that are no FLUX tell no sizes: their first step would."""
+    if isinstance(base.model, FluxEmbedders):
+        require_data_fits(data, base.model.config, recipe)
 
 
 @dataclass(frozen=True, kw_only=True)

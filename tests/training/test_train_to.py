@@ -232,6 +232,24 @@ def test_no_steps_are_refused(tiny_train, store, steps):
     assert not store.folder.exists()
 
 
+def test_data_that_does_not_fit_is_refused_before_any_work(tiny_train, tiny_data_in, store, tmp_path, counted):
+    pixels = tiny_data_in(tmp_path / "pictures", "pixels")
+    with pytest.raises(InputError, match="hints as latents; found hints: pixels"):
+        tiny_train(1, recipe=ControlNetRecipe(layout="instantx", double_depth=1), data=pixels)
+    with pytest.raises(InputError, match="text tokens of width 8; found text tokens of width 24"):
+        tiny_train(1, data=_with_wide_text(pixels))
+    assert counted == [] and not store.folder.exists()
+
+
+def _with_wide_text(data):
+    class WideText(type(data)):
+        def text(self, samples):
+            tokens, pooled = super().text(samples)
+            return tokens.repeat(1, 1, 3), pooled
+
+    return WideText(**vars(data))
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tiny_train, tmp_path, counted):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(InputError, match="folder of runs"):
