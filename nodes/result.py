@@ -114,7 +114,7 @@ class LossPlot:
         history = state.history()
         plot = loss_plot(
             [record.loss for record in history.steps],
-            held_out=[(record.step, record.held_out) for record in history.held_out],
+            held_out=[(record.step, record.held_out) for record in history.comparable_held_out],
             learning_rates=[record.learning_rate for record in history.steps],
             scale=scale,
         )

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from .files.write import PART_BEGINNING, explained, flush_folder, write_json, wr
 
 WEIGHTS, OPTIMISER, EMA = "weights", "optimiser", "ema"
 STATE_FILE, PINNED_FILE = "state.json", "pinned"
+Facts = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 _NAME = re.compile(r"step_(\d{8,})")
 
 
@@ -105,8 +106,10 @@ def checkpoint_at(run_folder: Path, step: int) -> Checkpoint:
     return Checkpoint(run_folder / f"step_{step:08d}", step)
 
 
-def write_checkpoint(run_folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> Checkpoint:
+def write_checkpoint(run_folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], facts: Facts) -> Checkpoint:
     """Writes all parts aside, then renames the folder to its place; one that is there already (damaged) gives way.
+
+    A function as `facts` is asked when the parts are written, so that it can tell how long that took.
 
     Raises:
         InputError: the disk is full or may not be written; nothing is left behind, and what was there stays.
@@ -117,7 +120,8 @@ def write_checkpoint(run_folder: Path, step: int, parts: Mapping[str, Mapping[st
         for part, tensors in parts.items():
             write_safetensors(aside / f"{part}.safetensors", tensors)
         files = {part: _file_facts(aside / f"{part}.safetensors") for part in parts}
-        write_json(aside / STATE_FILE, {"step": step, **facts, "files": files})
+        noted = facts() if callable(facts) else facts
+        write_json(aside / STATE_FILE, {"step": step, **noted, "files": files})
         _move_into_place(aside, target.path)
     except OSError as error:
         raise explained(target.path, error) from error

@@ -63,6 +63,11 @@ class History:
         return History(self.steps + later.steps, self.held_out + later.held_out)
 
     @property
+    def comparable_held_out(self) -> tuple[HeldOutRecord, ...]:
+        """Those held-out losses that were taken on as many samples as the last one: others are of other pictures."""
+        return tuple(record for record in self.held_out if record.samples == self.held_out[-1].samples)
+
+    @property
     def seconds(self) -> float:
         """Time spent in steps."""
         return sum(record.seconds for record in self.steps)

@@ -42,6 +42,8 @@ class Learner:
         self.optimiser = build_optimiser(settings.optimiser, self.weights.parameters)
         self.ema = self._copies() if settings.ema_decay else {}
         self.step = 0
+        self.seconds_before: float | None = 0.0
+        """Wall time of the trainings that led to what was restored; None if nobody noted it."""
         self.changing = False
         """Set while a step is being applied: what is stopped in the middle of that is neither the old state nor the new one."""
         self._set_checkpointing()
@@ -80,7 +82,7 @@ class Learner:
         restore_optimiser(self.optimiser, self.weights.names, checkpoint.read(OPTIMISER))
         if self.ema:
             self._restore_ema(checkpoint.read(EMA) if checkpoint.has(EMA) else self._copies())
-        self.step = checkpoint.step
+        self.step, self.seconds_before = checkpoint.step, checkpoint.facts().get("train_seconds")
 
     @property
     def checkpoint_bytes(self) -> int:

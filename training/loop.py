@@ -6,7 +6,8 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -37,6 +38,17 @@ class Training:
     """The absolute step to reach."""
     progress: Progress = NO_PROGRESS
     listener: Listener = NO_LISTENER
+    started: float = field(default_factory=lambda: time.perf_counter())
+    """When this sitting began, on the clock of time.perf_counter."""
+
+    def facts(self, learner: Learner, why: str) -> dict[str, Any]:
+        """What is noted with a checkpoint. The wall time counts everything: steps, held-out losses and checkpoints, of earlier sittings too."""
+        before, own = learner.seconds_before, time.perf_counter() - self.started
+        return {
+            "why": why, "asked_for_step": self.until_step, "torch": torch.__version__, "device": str(learner.device),
+            "compute": str(learner.compute).removeprefix("torch."), "peak_memory_bytes": peak_memory_bytes(learner.device),
+            "train_seconds": None if before is None else before + own,
+        }  # fmt: skip
 
 
 def train(learner: Learner, training: Training) -> None:
@@ -134,11 +146,7 @@ def save(learner: Learner, training: Training, why: str) -> None:
     Raises:
         InputError: the disk is full or may not be written; earlier checkpoints stay.
     """
-    facts = {
-        "why": why, "asked_for_step": training.until_step, "torch": torch.__version__, "device": str(learner.device),
-        "compute": str(learner.compute).removeprefix("torch."), "peak_memory_bytes": peak_memory_bytes(learner.device),
-    }  # fmt: skip
-    training.run.save(learner.step, learner.parts(), facts, learner.settings.keep_checkpoints)
+    training.run.save(learner.step, learner.parts(), lambda: training.facts(learner, why), learner.settings.keep_checkpoints)
 
 
 def conditions_of(batch: Batch, learner: Learner) -> Conditions:

@@ -19,14 +19,16 @@ from .state import State
 def training_report(state: State, measures: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Figures of a state: measures first, then held-out losses, times, memory, whether weights changed, seeds and versions.
 
-    A held-out loss that was not taken at just this step (a checkpoint on the way may lie between two measurements) is None.
+    `train_seconds` is the wall time of all sittings that led to the state, held-out losses and checkpoints included; `step_seconds` that of
+    its steps alone. A held-out loss that was not taken at just this step (a checkpoint on the way may lie between two measurements), or on
+    another number of pictures than the last one, is None.
 
     Raises:
         InputError: the state's files are gone or damaged.
     """
-    inputs, history = state.inputs(), state.history()
+    inputs, history, facts = state.inputs(), state.history(), state.checkpoint.facts()
     final_fingerprint = fingerprint(state.weights())
-    held_out = {record.step: record.held_out for record in history.held_out}
+    held_out = {record.step: record.held_out for record in history.comparable_held_out}
     seconds = [record.seconds for record in history.steps]
     return {
         **(measures or {}),
@@ -34,9 +36,10 @@ def training_report(state: State, measures: Mapping[str, Any] | None = None) -> 
         "held_out_loss_after": held_out.get(state.step),
         "train_steps": state.step,
         "partial": state.partial,
-        "train_seconds": sum(seconds),
+        "train_seconds": facts.get("train_seconds"),
+        "step_seconds": history.seconds,
         "seconds_per_step": median(seconds) if seconds else None,
-        "peak_memory_bytes": state.checkpoint.facts().get("peak_memory_bytes"),
+        "peak_memory_bytes": facts.get("peak_memory_bytes"),
         "weights_changed": final_fingerprint != state.initial_fingerprint,
         "weights_fingerprint": final_fingerprint,
         "initial_fingerprint": state.initial_fingerprint,

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .checkpoint import Checkpoint, checkpoint_at, list_checkpoints, remove_checkpoint, remove_leftovers, write_checkpoint
+from .checkpoint import Checkpoint, Facts, checkpoint_at, list_checkpoints, remove_checkpoint, remove_leftovers, write_checkpoint
 from .files.write import require_free_space, require_writable_folder, write_json
 from .history import HistoryFile
 from .lock import locked
@@ -61,7 +61,7 @@ class Run:
         candidates = [checkpoint for checkpoint in list_checkpoints(self.folder) if checkpoint.step <= step]
         return next((checkpoint for checkpoint in reversed(candidates) if _whole(checkpoint)), None)
 
-    def save(self, step: int, parts: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any], keep: int) -> Checkpoint:
+    def save(self, step: int, parts: Mapping[str, Mapping[str, Tensor]], facts: Facts, keep: int) -> Checkpoint:
         """Writes a checkpoint, then removes the oldest beyond `keep` of those that nobody asked for; this one is never among them.
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,8 +105,16 @@ def test_the_report_says_what_was_done(state: State, tiny_base: LoadedBase):
     assert report["base_fingerprint"] == tiny_base.fingerprint
     losses = [record.held_out for record in state.history().held_out]
     assert (report["held_out_loss_before"], report["held_out_loss_after"]) == (losses[0], losses[-1])
-    assert report["train_seconds"] >= report["seconds_per_step"] * 2 > 0 and report["peak_memory_bytes"] > 1e6
+    assert report["train_seconds"] > report["step_seconds"] >= report["seconds_per_step"] * 2 > 0 and report["peak_memory_bytes"] > 1e6
     assert report["versions"]["torch"] == torch.__version__ and report["seeds"] == {"training": 0, "initial_weights": 0}
+
+
+def test_the_report_compares_no_losses_of_other_pictures(state: State, monkeypatch: pytest.MonkeyPatch):
+    first, last = state.history().held_out
+    mixed = replace(state.history(), held_out=(replace(first, samples=last.samples + 1), last))
+    monkeypatch.setattr(State, "history", lambda self: mixed)
+    report = training_report(state)
+    assert report["held_out_loss_before"] is None and report["held_out_loss_after"] == last.held_out
 
 
 # ---------------------------------------------------------------- validation
@@ -151,8 +160,6 @@ def test_an_impossible_part_of_the_schedule_is_refused_at_once():
 
 
 def test_without_held_out_pictures_there_is_nothing_to_validate(state: State, tiny_base: LoadedBase, tiny_data: Encoded):
-    from dataclasses import replace
-
     with pytest.raises(InputError, match="held-out pictures with hints"):
         validate(state, tiny_base, replace(tiny_data, held_out=()))
     with pytest.raises(InputError, match="1 or more"):

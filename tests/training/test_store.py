@@ -47,6 +47,13 @@ def test_a_checkpoint_comes_back_as_it_was(run):
     assert checkpoint.has("optimiser") and not checkpoint.has("ema") and checkpoint.facts()["why"] == "end"
 
 
+def test_facts_that_are_a_function_are_asked_when_the_tensors_are_written(run):
+    def facts():
+        return {"written": sorted(path.name for path in run.folder.glob("*/*.safetensors"))}
+
+    assert run.save(1, PARTS, facts, keep=1).facts()["written"] == ["optimiser.safetensors", "weights.safetensors"]
+
+
 def test_the_latest_at_most(run):
     for step in (100, 200, 300):
         run.save(step, PARTS, {}, keep=9)
@@ -211,6 +218,12 @@ def test_a_checkpoint_in_a_folder_that_may_only_be_read_is_found(run, monkeypatc
     monkeypatch.setattr(Path, "touch", refused)
     checkpoint.pin()
     assert run.checkpoint(5) == checkpoint and not checkpoint.pinned
+
+
+def test_held_out_losses_are_compared_over_the_same_number_of_pictures():
+    records = [HeldOutRecord(step=step, held_out=0.5, by_time=(0.5,), samples=samples) for step, samples in [(0, 32), (100, 8), (200, 8)]]
+    assert [entry.step for entry in History((), tuple(records)).comparable_held_out] == [100, 200]
+    assert History().comparable_held_out == ()
 
 
 def test_history_survives_a_torn_line_and_repeated_steps(tmp_path):

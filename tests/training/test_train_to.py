@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -230,6 +232,27 @@ def test_no_steps_are_refused(tiny_train, store, steps):
     with pytest.raises(InputError, match="steps"):
         tiny_train(steps)
     assert not store.folder.exists()
+
+
+def test_the_wall_time_counts_everything_through_all_sittings(tiny_train, tiny_settings, stop_at, monkeypatch):
+    """Clock: every look at it is one second later. So a sitting's time is the looks between, steps' own among them."""
+    from graft.training import loop
+
+    ticks = itertools.count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+
+    def seconds(state):
+        return state.checkpoint.facts()["train_seconds"]
+
+    stop = stop_at(1)
+    with pytest.raises(stop.Stop):
+        tiny_train(2, progress=stop)
+    resumed = tiny_train(2)
+    child = tiny_train(1, tiny_settings(seed=8), previous=resumed)
+    first = resumed.checkpoint.path.parent / "step_00000001" / "state.json"
+    early = json.loads(first.read_text("utf-8"))["train_seconds"]
+    # Looks of a sitting of one step: at the beginning, twice in the step, at the checkpoint; the interrupted one began a second step.
+    assert (early, seconds(resumed), seconds(child)) == (4.0, 7.0, 10.0)
 
 
 def test_data_that_does_not_fit_is_refused_before_any_work(tiny_train, tiny_data_in, store, tmp_path, counted):
