@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..training.files.precision import load_transformer_weights
+from ..training.files.precision import load_transformer_weights, loaded_fingerprint
 from ..training.models.nano import load_nano
 from .host import current_host
 from .types import Inputs
@@ -38,8 +38,10 @@ class LoadTransformer:
 
     def execute(self, transformer: str) -> tuple[Any, str]:
         host = current_host()
-        loaded = load_transformer_weights(host.model_path(KIND, transformer), host.progress())
-        return host.make_model(loaded.weights, loaded.report), loaded.report.explanation()
+        path = host.model_path(KIND, transformer)
+        loaded = load_transformer_weights(path, host.progress())
+        fingerprint = loaded_fingerprint(path, host.cache_folder() / "fingerprints", host.progress())
+        return host.make_model(loaded.weights, loaded.report, fingerprint), loaded.report.explanation()
 
 
 class NanoFlux:

@@ -6,6 +6,8 @@ every step, and the saved weights equal the initial ones. BF16 has the range of 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,16 @@ from torch import Tensor
 from ..errors import InputError
 from ..progress import NO_PROGRESS, Progress
 from .dequantise import Tally, load_bf16
+from .fingerprint import file_fingerprint
 from .header import Header, printable, read_header
 from .identify import FileReport, identify, own_names
 from .kinds import is_part
 from .names import bfl_map, diffusers_map, fuse, require_names, with_scale_names
 from .quantisation import FLOAT_DTYPES, require_readable
 from .values import ValueCounts, describe_counts
+
+CONVERSION_VERSION = 1
+"""Part of every loaded transformer's fingerprint: raise it when the same file would give other BF16 numbers."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,16 @@ def load_transformer_weights(path: str | Path, progress: Progress = NO_PROGRESS)
     weights = _load_all(header, found, sources, tally, progress)
     tally.require_finite(header)
     return LoadedTransformer(weights, precision_report(found, tally), header.metadata)
+
+
+def loaded_fingerprint(path: str | Path, cache_folder: str | Path, progress: Progress = NO_PROGRESS) -> str:
+    """Stands for the BF16 weights that `load_transformer_weights` makes of a file. The file is read once and then remembered.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    parts = ["transformer as BF16", CONVERSION_VERSION, file_fingerprint(path, cache_folder, progress)]
+    return hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()
 
 
 def precision_report(found: FileReport, tally: Tally) -> PrecisionReport:

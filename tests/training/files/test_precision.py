@@ -8,7 +8,7 @@ from graft.training.errors import InputError
 from graft.training.files.header import read_header
 from graft.training.files.identify import identify
 from graft.training.files.names import flux_to_diffusers
-from graft.training.files.precision import load_transformer_weights
+from graft.training.files.precision import load_transformer_weights, loaded_fingerprint
 from graft.training.models.flux import Flux
 
 FORMS = ["scaled", "comfy", "comfy by rows", "comfy by metadata"]
@@ -39,6 +39,20 @@ def test_every_dtype_becomes_bf16(narrow_flux, save, dtype):
     loaded = load_transformer_weights(save(weights))
     expected = {name: tensor.float() if dtype != torch.float64 else tensor for name, tensor in weights.items()}
     assert equal(loaded.weights, expected) and loaded.report.changed
+
+
+def test_a_loaded_file_is_known_by_its_content_and_not_read_again(narrow_flux, save, tmp_path, monkeypatch):
+    from graft.training.files import fingerprint, precision
+
+    path = save(narrow_flux())
+    first = loaded_fingerprint(path, tmp_path / "notes")
+    monkeypatch.setattr(precision, "CONVERSION_VERSION", 2)
+    assert len(first) == 64 and loaded_fingerprint(path, tmp_path / "notes") != first
+    monkeypatch.undo()
+    monkeypatch.setattr(fingerprint, "_digest_file", lambda *_: pytest.fail("read again"))
+    assert loaded_fingerprint(path, tmp_path / "notes") == first
+    monkeypatch.undo()
+    assert loaded_fingerprint(save({name: tensor + 1 for name, tensor in narrow_flux().items()}), tmp_path / "notes") != first
 
 
 def test_diffusers_names_become_original_names_and_build_a_model(flux_weights, save):
