@@ -149,7 +149,8 @@ class EncodeDataset:
     OUTPUT_TOOLTIPS = ("Latents, text embeddings and hints on disk, ready to train on.",)
     DESCRIPTION = (
         "Encodes pictures and captions once, with the graph's own VAE and CLIP, and keeps the result on disk: the next run finds it, "
-        "changed captions leave the pictures' latents as they are, and hints for another ControlNet layout are added to what is there."
+        "changed captions or another CLIP leave the pictures' latents as they are, another VAE the text embeddings, and hints for another "
+        "ControlNet layout are added to what is there."
     )
     SEARCH_ALIASES = ("cache latents", "precompute", "text embeddings")
 
@@ -171,7 +172,8 @@ class EncodeDataset:
             dataset,
             lambda pixels: host.encode_images(vae, pixels.movedim(1, -1)),
             lambda captions: host.encode_text(clip, captions),
-            identity=f"{host.vae_fingerprint(vae)} {host.clip_fingerprint(clip)}",
+            image_identity=host.vae_fingerprint(vae),
+            text_identity=host.clip_fingerprint(clip),
             folder=host.cache_folder() / "encoded",
             progress=host.progress(),
             hint_form=trainable.hint_form,

@@ -53,7 +53,7 @@ def make_tiny_data(folder: Path, hint_form: str = "pixels") -> Encoded:
         cv2.imwrite(str(folder / f"{number:02d}.png"), picture)
         (folder / f"{number:02d}.txt").write_text(f"figure {number}", encoding="utf-8")
     dataset = ImageFolder(path=folder, resolution_px=SIDE_PX, held_out=HELD_OUT)
-    return encode_dataset(dataset, _latents, _embeddings, "tiny", folder / "encoded", hint_form=hint_form)
+    return encode_dataset(dataset, _latents, _embeddings, "tiny", "tiny", folder / "encoded", hint_form=hint_form)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,8 @@ def encode_dataset(
     dataset: ImageFolder,
     encode_images: ImageEncoder,
     encode_text: TextEncoder,
-    identity: str,
+    image_identity: str,
+    text_identity: str,
     folder: str | Path,
     progress: Progress = NO_PROGRESS,
     *,
@@ -51,7 +52,8 @@ def encode_dataset(
         dataset: what to encode.
         encode_images: the autoencoder.
         encode_text: the text encoder.
-        identity: stands for both encoders' weights and settings; with another identity everything but the pictures is made anew.
+        image_identity: stands for the autoencoder's weights and settings; with another one latents are made anew, and nothing else.
+        text_identity: stands for the text encoder's weights and settings; with another one embeddings are made anew, and nothing else.
         folder: where shards lie; data sets may share it.
         progress: hears of each part in turn.
         hint_form: what the ControlNet takes.
@@ -64,7 +66,7 @@ def encode_dataset(
     variants = _hint_variants(dataset, hint_form, hint_variants)
     shelf = Shelf(require_writable_folder(folder, "folder for encoded data"), progress)
     samples = dataset.scan()
-    setup = (_INDEX_VERSION, identity, latent_space.shift, latent_space.scale, hint_form, variants)
+    setup = (_INDEX_VERSION, image_identity, text_identity, latent_space.shift, latent_space.scale, hint_form, variants)
     key = content_key("encoded", dataset.key(samples), *setup)
     encoded = load_index(shelf.folder, key)
     if encoded is None:
@@ -72,10 +74,10 @@ def encode_dataset(
         pictures = PictureParts(dataset, samples, shelf)
         # Pictures first: whatever is wrong with them is said before an encoder has worked for nothing.
         rows = pictures.pictures()
-        latents = LatentParts(rows, pictures, encode_images, identity, latent_space)
+        latents = LatentParts(rows, pictures, encode_images, image_identity, latent_space)
         with torch.no_grad():
             parts = {"pictures": rows, "latents": latents.latents(), **_hint_parts(pictures, latents, hint_form, variants)}
-            parts |= _text_parts(samples, TextParts(encode_text, identity, shelf))
+            parts |= _text_parts(samples, TextParts(encode_text, text_identity, shelf))
         encoded = _handle(key, pictures, parts, hint_form, variants)
         save_index(encoded, key)
     dataset.refuse_or_skip(encoded.skipped)

@@ -37,7 +37,7 @@ class StandInEncoders:
         return codes[:, None, :].repeat(1, 3, 1).to(torch.bfloat16), codes
 
     def encode(self, dataset: ImageFolder, folder: Path, **options: object) -> Encoded:
-        return encode_dataset(dataset, self.images, self.text, "stand-in", folder, **options)  # type: ignore[arg-type]
+        return encode_dataset(dataset, self.images, self.text, "stand-in", "stand-in", folder, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

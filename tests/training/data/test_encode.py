@@ -198,10 +198,16 @@ def test_a_damaged_index_is_made_again(dataset: ImageFolder, encoders: Any, tmp_
     assert encoders.pictures == 11 and json.loads(index.read_text("utf-8"))["key"] == first.key
 
 
-def test_another_identity_is_another_key(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("image_identity", "text_identity", "again"), [("another", "stand-in", (11, 0)), ("stand-in", "another", (0, 12))])
+def test_another_encoder_makes_its_own_parts_anew_and_no_others(
+    dataset: ImageFolder, encoders: Any, tmp_path: Path, image_identity: str, text_identity: str, again: tuple[int, int]
+) -> None:
+    """Eleven pictures; eleven captions and the empty one."""
     first = encoders.encode(dataset, tmp_path / "encoded")
-    second = encode_dataset(dataset, encoders.images, encoders.text, "another", tmp_path / "encoded")
-    assert first.key != second.key and encoders.pictures == 22
+    before = encoders.pictures, len(encoders.captions)
+    second = encode_dataset(dataset, encoders.images, encoders.text, image_identity, text_identity, tmp_path / "encoded")
+    assert first.key != second.key
+    assert (encoders.pictures - before[0], len(encoders.captions) - before[1]) == again
 
 
 def test_drawn_thresholds_make_hints_on_the_fly(dataset: ImageFolder, encoders: Any, tmp_path: Path, ranged: CannyRecipe) -> None:
@@ -284,7 +290,7 @@ def test_non_finite_latents_stop_with_the_pictures_names(dataset: ImageFolder, e
         return latents
 
     with pytest.raises(InputError, match=r"non-finite values for 0002\.png"):
-        encode_dataset(dataset, overflows, encoders.text, "x", tmp_path / "encoded")
+        encode_dataset(dataset, overflows, encoders.text, "x", "x", tmp_path / "encoded")
 
 
 def test_captions_of_another_length_stop(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
@@ -293,7 +299,7 @@ def test_captions_of_another_length_stop(dataset: ImageFolder, encoders: Any, tm
         return tokens.repeat(1, 2 if any(captions) else 1, 1), pooled
 
     with pytest.raises(InputError, match="Shorten"):
-        encode_dataset(dataset, encoders.images, grows, "x", tmp_path / "encoded")
+        encode_dataset(dataset, encoders.images, grows, "x", "x", tmp_path / "encoded")
 
 
 @pytest.mark.parametrize("broken", [lambda t: t[:1], lambda t: t[0], lambda t: t * float("inf")])
@@ -303,9 +309,9 @@ def test_encoders_of_the_wrong_kind_stop(dataset: ImageFolder, encoders: Any, tm
         return broken(tokens), pooled[:-1]
 
     with pytest.raises(InputError, match="autoencoder"):
-        encode_dataset(dataset, lambda pixels: broken(encoders.images(pixels)), encoders.text, "x", tmp_path / "a")
+        encode_dataset(dataset, lambda pixels: broken(encoders.images(pixels)), encoders.text, "x", "x", tmp_path / "a")
     with pytest.raises(InputError, match="text encoder"):
-        encode_dataset(dataset, encoders.images, wrong_text, "x", tmp_path / "b")
+        encode_dataset(dataset, encoders.images, wrong_text, "x", "x", tmp_path / "b")
 
 
 def test_a_full_disk_is_said_before_it_happens(
