@@ -16,12 +16,13 @@ from typing import Any
 from torch import Tensor
 
 from .errors import InputError
-from .files.digest import sha256_of
+from .files.digest import KnownDigests, sha256_of
 from .files.tensors import read_tensors
 from .files.write import PART_BEGINNING, explained, flush_folder, write_json, write_safetensors
 
 WEIGHTS, OPTIMISER, EMA = "weights", "optimiser", "ema"
-STATE_FILE, PINNED_FILE = "state.json", "pinned"
+STATE_FILE, PINNED_FILE, DAMAGED_FILE = "state.json", "pinned", "damaged"
+_DIGESTS = KnownDigests()
 Facts = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 _NAME = re.compile(r"step_(\d{8,})")
 
@@ -60,17 +61,17 @@ class Checkpoint:
         return facts
 
     def require_whole(self, *parts: str) -> None:
-        """Compares files (all if none is named) with their checksums.
+        """Compares files (all if none is named) with their checksums; one that was found whole is read again only if it has changed since.
 
         Raises:
-            InputError: a file is missing, or its bytes are not those that were written.
+            InputError: a file is missing, or its bytes are not those that were written. The checkpoint is marked then and found no more.
         """
         files = self.facts()["files"]
+        self._require_sizes(files, parts or tuple(files))
         for part in parts or tuple(files):
             path = self.path / f"{part}.safetensors"
-            if part not in files or not path.is_file() or path.stat().st_size != files[part]["bytes"]:
-                raise _damaged(self.path, f"{path.name} is missing or has another size")
-            if sha256_of(path) != files[part]["sha256"]:
+            if _DIGESTS.sha256_of(path) != files[part]["sha256"]:
+                self._mark_damaged()
                 raise _damaged(self.path, f"the bytes of {path.name} are not those that were written")
 
     def is_whole(self, *parts: str) -> bool:
@@ -79,6 +80,25 @@ class Checkpoint:
         except InputError:
             return False
         return True
+
+    def looks_whole(self) -> bool:
+        """Whether everything is there in the right size and nobody found it damaged; what its files hold is looked at when they are read."""
+        try:
+            files = self.facts()["files"]
+            self._require_sizes(files, tuple(files))
+        except InputError:
+            return False
+        return not (self.path / DAMAGED_FILE).exists()
+
+    def _require_sizes(self, files: Mapping[str, Any], parts: tuple[str, ...]) -> None:
+        for part in parts:
+            path = self.path / f"{part}.safetensors"
+            if part not in files or not path.is_file() or path.stat().st_size != files[part]["bytes"]:
+                raise _damaged(self.path, f"{path.name} is missing or has another size")
+
+    def _mark_damaged(self) -> None:
+        with suppress(OSError):
+            (self.path / DAMAGED_FILE).touch()
 
     def has(self, part: str) -> bool:
         return part in self.facts()["files"]

@@ -53,13 +53,17 @@ class Run:
             write_json(self.folder / RUN_FILE, dict(inputs))
 
     def checkpoint(self, step: int) -> Checkpoint | None:
-        """The checkpoint after exactly `step` steps, if it is there and whole; a damaged one is reported and passed over."""
-        return _whole(checkpoint_at(self.folder, step)) if checkpoint_at(self.folder, step).path.is_dir() else None
+        """The checkpoint after exactly `step` steps, if it is there and looks whole; a damaged one is reported and passed over.
+
+        Only sizes are looked at: checksums of gigabytes are compared where they are read.
+        """
+        checkpoint = checkpoint_at(self.folder, step)
+        return _passed(checkpoint, checkpoint.looks_whole()) if checkpoint.path.is_dir() else None
 
     def latest_at_most(self, step: int) -> Checkpoint | None:
         """The whole checkpoint with the most steps that has no more than `step`; damaged ones are reported and passed over."""
         candidates = [checkpoint for checkpoint in list_checkpoints(self.folder) if checkpoint.step <= step]
-        return next((checkpoint for checkpoint in reversed(candidates) if _whole(checkpoint)), None)
+        return next((checkpoint for checkpoint in reversed(candidates) if _passed(checkpoint, checkpoint.is_whole())), None)
 
     def save(self, step: int, parts: Mapping[str, Mapping[str, Tensor]], facts: Facts, keep: int) -> Checkpoint:
         """Writes a checkpoint, then removes the oldest beyond `keep` of those that nobody asked for; this one is never among them.
@@ -107,8 +111,8 @@ class RunStore:
         require_free_space(self.folder, CHECKPOINTS_OF_SPACE * checkpoint_bytes, _SUBJECT)
 
 
-def _whole(checkpoint: Checkpoint) -> Checkpoint | None:
-    if checkpoint.is_whole():
+def _passed(checkpoint: Checkpoint, whole: bool) -> Checkpoint | None:
+    if whole:
         return checkpoint
     _log.warning("checkpoint %s is damaged and was passed over; training goes on from the one before it", checkpoint.path)
     return None

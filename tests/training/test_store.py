@@ -13,6 +13,7 @@ import torch
 from graft.training import store as store_module
 from graft.training.checkpoint import list_checkpoints, write_checkpoint
 from graft.training.errors import InputError
+from graft.training.files import digest
 from graft.training.files import write as write_module
 from graft.training.history import HeldOutRecord, History, HistoryFile, StepRecord
 from graft.training.lock import locked
@@ -81,6 +82,38 @@ def test_reading_a_damaged_part_says_what_to_do(run):
     damage(checkpoint.path / "weights.safetensors")
     with pytest.raises(InputError, match="Run the workflow again"):
         checkpoint.read("weights")
+
+
+def test_what_is_found_damaged_when_it_is_read_is_found_no_more(run):
+    checkpoint = run.save(5, PARTS, {}, keep=1)
+    damage(checkpoint.path / "weights.safetensors")
+    assert run.checkpoint(5) == checkpoint, "its sizes are right, and its bytes are not looked at yet"
+    with pytest.raises(InputError, match="not those that were written"):
+        checkpoint.read("weights")
+    assert run.checkpoint(5) is None
+    run.save(5, PARTS, {}, keep=1)
+    assert run.checkpoint(5) == checkpoint and checkpoint.is_whole(), "a new one took its place"
+
+
+def test_a_checkpoint_is_hashed_once_while_it_stays_as_it_is(run, monkeypatch):
+    checkpoint, hashed, real = run.save(5, PARTS, {}, keep=1), [], digest.sha256_of
+    monkeypatch.setattr(digest, "sha256_of", lambda path: (hashed.append(Path(path).stem), real(path))[1])
+    for path in checkpoint.path.iterdir():
+        os.utime(path, (1e9, 1e9))  # written long ago
+    assert run.checkpoint(5) and hashed == []
+    assert run.latest_at_most(5) and checkpoint.read("weights") and run.latest_at_most(5)
+    assert sorted(hashed) == ["optimiser", "weights"]
+    os.utime(checkpoint.path / "weights.safetensors", (1e9, 2e9))
+    checkpoint.read("weights")
+    assert hashed[2:] == ["weights"]
+
+
+def test_a_file_that_was_written_just_now_is_not_remembered(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"a")
+    known = digest.KnownDigests()
+    known.sha256_of(path)
+    assert known.recall(digest.stamp_of(path)) is None
 
 
 def test_a_damaged_checkpoint_gives_way_to_a_new_one_and_stays_pinned(run):
