@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import InputError
+from ..files.digest import KnownDigests, stamp_of
 from .canny import CannyRecipe
 from .keys import content_key
 from .picture import decode_picture, fit_square, read_file, read_picture
@@ -142,8 +143,7 @@ class ImageFolder:
 
     def _examine(self, picture: Path, caption: Path | None) -> Sample | Problem:
         try:
-            data = read_file(picture)
-            read_picture_header(data)
+            digest = _picture_digest(picture)
         except UnreadablePictureError as error:
             return Problem(picture.name, str(error))
         text = "" if caption is None else _read_caption(caption)
@@ -151,10 +151,27 @@ class ImageFolder:
             return text
         if not text and self.caption_missing == "stop":
             return Problem(picture.name, _MISSING_CAPTION)
-        return Sample(picture, text, hashlib.sha256(data).hexdigest())
+        return Sample(picture, text, digest)
 
 
 _MISSING_CAPTION = "has no caption"
+# Of pictures whose headers were in order. One run of a graph scans a folder more than once; `read` compares what it decodes.
+_DIGESTS = KnownDigests()
+
+
+def _picture_digest(picture: Path) -> str:
+    """Of a picture whose header is in order; one that has not changed since it was looked at is not read again."""
+    try:
+        stamp = stamp_of(picture)
+    except OSError as error:
+        raise UnreadablePictureError(f"cannot be opened ({error.strerror})") from error
+    digest = _DIGESTS.recall(stamp)
+    if digest is None:
+        data = read_file(picture)
+        read_picture_header(data)
+        digest = hashlib.sha256(data).hexdigest()
+        _DIGESTS.remember(stamp, digest)
+    return digest
 
 
 def split_held_out(digests: Sequence[str], held_out: int) -> tuple[list[int], list[int]]:

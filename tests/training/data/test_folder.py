@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from graft.training.data import folder as folder_module
 from graft.training.data.canny import CannyRecipe
 from graft.training.data.folder import CAPTION_LIMIT_BYTES, ImageFolder, split_held_out
 from graft.training.data.picture_header import UnreadablePictureError
@@ -23,6 +25,22 @@ def test_samples_come_in_the_order_of_their_names(make_folder: MakeFolder) -> No
     samples = ImageFolder(make_folder(12)).scan()
     assert [sample.name for sample in samples] == [f"{number:04}.png" for number in range(12)]
     assert [sample.caption for sample in samples] == [f"picture {number}" for number in range(12)]
+
+
+def test_a_second_scan_reads_only_what_has_changed(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, read = make_folder(3), []
+    real = folder_module.read_file
+    monkeypatch.setattr(folder_module, "read_file", lambda path: (read.append(path.name), real(path))[1])
+    for path in folder.glob("*.png"):
+        os.utime(path, (1e9, 1e9))  # written long ago
+    first = ImageFolder(folder).scan()
+    shutil.copyfile(folder / "0000.png", folder / "0002.png")
+    (folder / "0001.txt").write_text("another caption", "utf-8")
+    read.clear()
+    second = ImageFolder(folder).scan()
+    assert [name for name in read if name.endswith("png")] == ["0002.png"]
+    assert [sample.digest for sample in second] == [first[0].digest, first[1].digest, first[0].digest]
+    assert second[1].caption == "another caption"
 
 
 def test_captions_are_utf_8_with_or_without_a_mark_and_on_one_line(make_folder: MakeFolder) -> None:
