@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files.controlnet_names import LAYOUT_TITLES, Layout, to_diffusers_names
-from ..files.write import require_writable_folder, write_bytes, write_json, write_safetensors
+from ..files.write import explained, require_free_space, require_writable_folder, write_bytes, write_json, write_safetensors
 from ..models.control_residuals import require_layout
 from ..models.flux import FluxConfig
 from ..models.flux_controlnet import HINT_WIDTH, FluxControlNet, controlnet_from_weights
@@ -55,21 +55,33 @@ def export_diffusers_folder(
 ) -> tuple[Path, ...]:
     """Writes a folder that diffusers' FluxControlNetModel.from_pretrained reads; returns the files' paths.
 
-    It holds config.json, the weights in one file, and a README.txt that says who can read it and by which rule. `metadata` is added to the
-    weights' own, `notes` (sentences; by default the network's own) to the README; `axes` are the rotary axes where heads are not 128 wide.
+    config.json, without which diffusers reads nothing, is written last, and one of an earlier export is removed first: an export that was
+    interrupted is never taken for a whole one. Beside it the folder holds the weights in one file, and a README.txt that says who can read
+    it and by which rule. `metadata` is added to the weights' own, `notes` (sentences; by default the network's own) to the README; `axes`
+    are the rotary axes where heads are not 128 wide.
 
     Raises:
-        InputError: the folder cannot be written, diffusers has no such network, the dtype is not for files, or values are not finite.
+        InputError: the folder cannot be written, the disk has no room, diffusers has no such network, the dtype is not for files, or values
+            are not finite.
     """
     module = _module_of(state, axes)
     _require_mlp_ratio(module.config)
     weights = to_diffusers_names(_cast(module, dtype), module.layout)
     folder = require_writable_folder(folder, "diffusers folder")
+    require_free_space(folder, sum(tensor.nbytes for tensor in weights.values()), "diffusers folder")
     files = tuple(folder / name for name in (WEIGHTS_FILE, README_FILE, CONFIG_FILE))
+    _remove(files[2])
     write_safetensors(files[0], weights, {"format": "pt", **_metadata(module), **(metadata or {})})
     write_bytes(files[1], _readme(module.layout, notes or module.notes).encode("utf-8"))
     write_json(files[2], diffusers_config(module.config, module.layout))
     return files
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise explained(path, error) from error
 
 
 def diffusers_config(config: FluxConfig, layout: Layout) -> dict[str, Any]:

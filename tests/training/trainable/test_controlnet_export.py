@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -149,6 +150,28 @@ def test_a_folder_that_cannot_be_written_is_refused(trained, tmp_path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="diffusers folder"):
         export_diffusers_folder(tmp_path / "file", trained("xlabs"))
+
+
+def test_no_room_is_said_before_anything_is_written(trained, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match=r"diffusers folder.*GB free"):
+        export_diffusers_folder(tmp_path / "net", trained("xlabs"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_export_is_not_taken_for_a_whole_one(trained, tmp_path, monkeypatch) -> None:
+    """Over an earlier export of another depth: its config and the new weights do not belong together."""
+    export_diffusers_folder(tmp_path / "net", trained("xlabs", 1))
+
+    def interrupted(*_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graft.training.trainable.controlnet_export.write_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_diffusers_folder(tmp_path / "net", trained("xlabs", 2))
+    assert [path.name for path in (tmp_path / "net").iterdir() if path.suffix == ".json"] == []
+    with pytest.raises(OSError, match=r"config\.json"):
+        FluxControlNetModel.from_pretrained(tmp_path / "net")
 
 
 def test_an_mlp_of_another_width_has_no_diffusers_layout(make_base, tmp_path) -> None:
