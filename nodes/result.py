@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ..training.axis import SCALES
 from ..training.data.encoded import Encoded
-from ..training.export import CHOICES, exported_control_net
+from ..training.export import CHOICES, ExportedControlNet, exported_control_net
 from ..training.models.flux import Flux
 from ..training.models.flux_controlnet import controlnet_from_weights
 from ..training.plots import loss_plot
 from ..training.state import State
-from ..training.validate import ValidationSettings, validate_controlnet
+from ..training.validate import Validation, ValidationSettings, validate_controlnet
 from ..training.weights import compute_dtype
-from .host import current_host
+from .host import Host, current_host
 from .types import ENCODED, MEASURES, STATE, Inputs, choice, link, number, said_early, seed_input, whole
 
 WEIGHTS_TOOLTIP = "What was trained, or its running average (EMA)."
@@ -83,17 +83,26 @@ class ValidationGrid:
         self, model: Any, vae: Any, data: Encoded, state: State, weights: str, pictures: int, columns: int, steps: int, guidance: float,
         strength: float, start: float, end: float, seed: int,
     ) -> tuple[Tensor, dict[str, Any]]:  # fmt: skip
-        host = current_host()
-        device = host.device()
-        dtype = compute_dtype("auto", device)
-        base = Flux.from_weights({name: tensor.to(device, dtype) for name, tensor in host.model_weights(model)[0].items()})
-        exported = exported_control_net(state, weights)
-        network = controlnet_from_weights({name: tensor.to(device, dtype) for name, tensor in exported.weights.items()}, base.config.axes)
         settings = ValidationSettings(
             pictures=pictures, steps=steps, guidance=guidance, strength=strength, start=start, end=end, seed=seed
         )  # fmt: skip
-        found = validate_controlnet(base, network, data, lambda latents: host.decode_latents(vae, latents), settings, host.progress())
+        exported = exported_control_net(state, weights)
+        host = current_host()
+        host.free_memory()
+        try:
+            found = _validated(host, model, vae, data, exported, settings)
+        finally:
+            host.free_memory()  # of the copies that were made, now that nobody holds them
         return as_image(found.grid(min(columns, len(found.captions)))), found.figures()
+
+
+def _validated(host: Host, model: Any, vae: Any, data: Encoded, exported: ExportedControlNet, settings: ValidationSettings) -> Validation:
+    """Samples with copies of both networks on the host's device, which are gone when it returns."""
+    device = host.device()
+    dtype = compute_dtype("auto", device)
+    base = Flux.from_weights({name: tensor.to(device, dtype) for name, tensor in host.model_weights(model)[0].items()})
+    network = controlnet_from_weights({name: tensor.to(device, dtype) for name, tensor in exported.weights.items()}, base.config.axes)
+    return validate_controlnet(base, network, data, lambda latents: host.decode_latents(vae, latents), settings, host.progress())
 
 
 class LossPlot:
