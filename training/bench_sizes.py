@@ -11,12 +11,12 @@ from torch import Tensor
 
 from .data.batches import Batch
 from .errors import InputError
+from .flux_space import PIXELS_PER_LATENT
 from .models.flux import Flux, FluxConfig, adopt
 from .settings import Compute, ObjectiveSettings, OptimiserSettings, PrecisionSettings, Settings
 from .trainable.controlnet import ControlNetRecipe
 
 LATENT_CHANNELS = 16
-PIXELS_PER_LATENT = 8
 IMAGE_TOKEN_PX = 16
 AUTO = "auto"
 

@@ -21,6 +21,9 @@ class LatentSpace:
 
 FLUX_LATENT_SPACE = LatentSpace(shift=0.1159, scale=0.3611)
 
+PIXELS_PER_LATENT = 8
+"""A latent cell stands for so many pixels in each direction."""
+
 
 def shifted(t: Time, mu: float) -> Time:
     """Moves flow times towards noise: e^mu / (e^mu + 1/t - 1) (Esser et al. 2024, arXiv:2403.03206, eq. 23, with e^mu for their alpha)."""

@@ -14,6 +14,7 @@ from .data.batches import Batch, held_out_batch
 from .data.encode_pictures import SHARED_SEED
 from .data.encoded import Encoded
 from .errors import InputError
+from .flux_space import PIXELS_PER_LATENT
 from .grid import comparison_grid
 from .measure import EdgeScore, Pictures, edge_score, shuffled
 from .models.flux import Flux
@@ -22,7 +23,6 @@ from .sample import picture_noise, require_control, sample
 
 Decode = Callable[[Tensor], Tensor]
 """Raw latents [B, C, H, W] -> pictures [B, H, W, 3] in 0..1."""
-PIXELS_PER_LATENT = 8
 PIXELS_AT_ONCE = 32 * 128 * 128
 """Sampled together: 32 pictures of the nano, 2 of 512 x 512 px, 1 of 1024 x 1024 px."""
 

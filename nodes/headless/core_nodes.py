@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 import torch
 
 from ...training.errors import InputError
+from ...training.flux_space import PIXELS_PER_LATENT
 from ..host import current_host
 from .values import AppliedControl, Clip, ControlNet, Model, Vae
 
 MAX_SIDE_PX = 16384
-LATENT_CHANNELS, PIXELS_PER_LATENT = 16, 8
+LATENT_CHANNELS = 16
 
 Conditioning = list[list[Any]]
 """As in ComfyUI: a list of [tokens [B,L,context], {"pooled_output": [B,vector], "guidance": ..., "control": ...}]."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...training.flux_space import PIXELS_PER_LATENT
 from ...training.models.flux import Flux, pack
 from ...training.progress import Progress
 from ...training.sample import (
@@ -24,7 +25,6 @@ from ...training.sample import (
     noised,
     simple_sigmas,
 )
-from .core_nodes import PIXELS_PER_LATENT
 from .modules import controlnet_module, encode_pixels, flux_module
 from .values import FLUX_GUIDANCE, AppliedControl, ControlNet, Model
 

@@ -20,7 +20,6 @@ from .text_encoder import TextEncoder
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 TRANSFORMER_FILE, AUTOENCODER_FILE, TEXT_ENCODER_FILE = "nano_flux.safetensors", "nano_autoencoder.safetensors", "nano_text_encoder.safetensors"
-PICTURE_PX = 128
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...data.shapes import random_shape
 from ...files.write import write_safetensors
+from ...flux_space import FLUX_LATENT_SPACE
 from .autoencoder import BLOCK_CONVS, DECODER, DOWNSCALE, Conv, Half, convolutions, squashed
 from .pyramid import CHANNELS, STOCK_WIDTH, encoder_weights, latents_of
 
@@ -31,7 +32,6 @@ PICTURE_PX = 128
 WINDOW = 9
 """Side of the trained windows, in latent cells."""
 LARGEST_NOISE = 0.25
-FLUX_SCALE, FLUX_SHIFT = 0.3611, 0.1159
 
 
 def decoder_channels() -> dict[str, tuple[int, int]]:
@@ -117,7 +117,7 @@ def file_tensors(decoder: Half) -> dict[str, Tensor]:
     """Everything that the autoencoder's file holds, in BF16."""
     tensors = {f"taesd_encoder.{name}": tensor for name, tensor in encoder_weights().items()}
     tensors |= {f"taesd_decoder.{name}": tensor.detach() for name, tensor in padded_to_stock(decoder.named_tensors()).items()}
-    tensors |= {"vae_scale": torch.tensor(FLUX_SCALE), "vae_shift": torch.tensor(FLUX_SHIFT)}
+    tensors |= {"vae_scale": torch.tensor(FLUX_LATENT_SPACE.scale), "vae_shift": torch.tensor(FLUX_LATENT_SPACE.shift)}
     return {name: tensor.float() if tensor.ndim == 0 else tensor.bfloat16().contiguous() for name, tensor in tensors.items()}
 
 
