@@ -39,7 +39,9 @@ class Settings:
 
 def _optimiser() -> dict[str, tuple[Any, ...]]:
     return {
-        "learning_rate": number(2e-5, 1e-8, 0.1, 1e-6, "The highest learning rate. 2e-5 suits a ControlNet of FLUX.1; the nano model takes 1e-3."),
+        "learning_rate": number(
+            2e-5, 1e-8, 0.1, 1e-6, "The highest learning rate. 2e-5 suits a ControlNet of FLUX.1; the nano model takes 1e-3 to 2e-3."
+        ),
         "schedule": choice(SCHEDULES, "How the learning rate falls from its peak to the horizon."),
         "warmup_steps": whole(0, 0, 1_000_000, "Steps over which the learning rate rises to its peak."),
         "horizon_steps": whole(1000, 1, 10_000_000, "The absolute step at which the schedule has reached its last value."),

@@ -56,7 +56,7 @@ class OptimiserSettings:
     def __post_init__(self) -> None:
         _require_choice(self.name, ("adamw",), "optimiser")
         rate = self.learning_rate
-        _require_number(rate, 0.0, 0.1, "learning rate", "Start from 2e-5 for a large model; the built-in nano model takes up to 2e-3.")
+        _require_number(rate, 0.0, 0.1, "learning rate", "Start from 2e-5 for a large model; the built-in nano model takes 1e-3 to 2e-3.")
         _require(rate > 0, "learning rate", "more than 0", rate, "With 0 nothing would train: give a small positive number such as 2e-5.")
         _require(len(self.betas) == 2, "betas", "two numbers", self.betas, "Use 0.9 and 0.999.")
         for beta in self.betas:

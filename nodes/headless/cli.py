@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(
         prog="graft",
-        description="Train ControlNets and LoRAs from a ComfyUI workflow, with or without ComfyUI.",
+        description="Train ControlNets from a ComfyUI workflow, with or without ComfyUI.",
         epilog="First step: `graft run workflows/nano_canny_controlnet.json`, which draws its own training pictures and needs no download.",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
