@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 DEMO := out/nano_canny_controlnet
 
-.PHONY: demo test quick lint bench clean help
+.PHONY: demo test quick lint bench integration clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test   all checks and tests (under 15 minutes on 2 cores)"
 	@echo "make quick  the quick tests only (under 2 minutes)"
 	@echo "make lint   ruff and mypy"
+	@echo "make integration COMFYUI_PATH=... COMFYUI_PYTHON=...   the tests against a real ComfyUI, with the Python that it runs in"
 	@echo "make bench  seconds and memory per training step, beside the same step in diffusers"
 
 demo: $(INSTALLED)
@@ -31,6 +32,10 @@ quick: $(TESTABLE)
 lint: $(TESTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+integration: $(TESTABLE)
+	@test -n "$(COMFYUI_PATH)" || (echo "Name a ComfyUI checkout: make integration COMFYUI_PATH=/path/to/ComfyUI COMFYUI_PYTHON=/its/bin/python"; exit 1)
+	COMFYUI_PATH="$(COMFYUI_PATH)" COMFYUI_PYTHON="$(COMFYUI_PYTHON)" $(BIN)/python -m pytest -m integration
 
 bench: $(TESTABLE)
 	$(BIN)/python -m graft bench

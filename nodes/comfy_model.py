@@ -1,0 +1,91 @@
+"""MODEL, as ComfyUI knows it, from a transformer's weights and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..training.errors import InputError
+from ..training.files.fingerprint import fingerprint as hashed
+from ..training.models.flux import Flux, FluxConfig
+from .comfy_sizes import agree, detected_sizes, original_name, shapes_of, true_sizes
+from .comfy_weights import read_weights, remember_fingerprint, remembered_fingerprint
+
+PREFIX = "diffusion_model."
+REPORT = "graft_report"
+LATENT_CHANNELS = 16
+
+
+def make_model(weights: Mapping[str, Tensor], report: Any, fingerprint: str | None) -> Any:
+    """A ModelPatcher whose module holds copies of these weights, in their own dtype; ComfyUI computes in what the device can.
+
+    Raises:
+        InputError: they are not exactly the tensors of a FLUX.
+    """
+    config = Flux.from_weights(weights).config
+    detected, true = detected_sizes(weights), true_sizes(config)
+    dtype = weights["img_in.weight"].dtype
+    patcher = _by_stock_loader(weights, dtype) if agree(detected, true) else _with_sizes({**detected, **true}, weights, dtype)
+    if report is not None:
+        patcher.set_attachments(REPORT, report)
+    remember_fingerprint(patcher, fingerprint or hashed(weights))
+    return patcher
+
+
+def model_weights(model: Any) -> tuple[dict[str, Tensor], str]:
+    """The weights of any FLUX MODEL by their original names, patches applied, and their fingerprint.
+
+    Raises:
+        InputError: another kind of model, or one whose weights cannot be read.
+    """
+    _require_flux(model)
+    weights = {original_name(name): tensor for name, tensor in read_weights(model, PREFIX, "MODEL").items()}
+    _require_text_to_image(weights)
+    known = remembered_fingerprint(model) or hashed(weights)
+    remember_fingerprint(model, known)
+    return weights, known
+
+
+def _by_stock_loader(weights: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
+    import comfy.sd
+
+    return comfy.sd.load_diffusion_model_state_dict(dict(weights), model_options={"dtype": dtype})
+
+
+def _with_sizes(sizes: dict[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
+    """What the stock loader does, with sizes that it would not have found."""
+    import comfy.model_detection
+    import comfy.model_management as management
+    import comfy.model_patcher
+
+    tensors = dict(weights)
+    device, offload_device = management.get_torch_device(), management.unet_offload_device()
+    config = comfy.model_detection.model_config_from_unet_config(sizes, tensors)
+    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
+    model = config.get_model(tensors, "").to(offload_device)
+    model.load_model_weights(tensors, "")
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=offload_device)
+
+
+def _require_flux(model: Any) -> None:
+    config = getattr(getattr(model, "model", None), "model_config", None)
+    family = getattr(config, "unet_config", {}).get("image_model")
+    if family != "flux":
+        raise InputError(
+            "MODEL", expected="a FLUX.1 transformer (dev, schnell or a fine-tune of them)",
+            found=f"a model of the family {type(config).__name__}" if config is not None else type(model).__name__,
+            remedy="Connect a FLUX.1 model, from Load Transformer (BF16), Load Diffusion Model or Nano FLUX.",
+        )  # fmt: skip
+
+
+def _require_text_to_image(weights: Mapping[str, Tensor]) -> None:
+    """FLUX Fill and the control editions take further channels in than they give out."""
+    channels = FluxConfig.from_shapes(shapes_of(weights), subject="MODEL").in_channels // 4
+    if channels != LATENT_CHANNELS:
+        raise InputError(
+            "MODEL", expected=f"a FLUX.1 that sees {LATENT_CHANNELS} latent channels", found=f"{channels} (FLUX Fill, Canny or Depth)",
+            remedy="Train on FLUX.1 dev or schnell.",
+        )  # fmt: skip

@@ -1,0 +1,112 @@
+"""Reading tensors by name out of ComfyUI's ModelPatcher, patches applied. The patcher and its module stay as they are.
+
+What is read is what ComfyUI would compute with: the weights before patching (ComfyUI keeps them aside while a patched model is loaded),
+dequantised where they are, with the patches (LoRA, merges) added in fp32.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from ..training.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+PLAIN = frozenset({torch.float32, torch.bfloat16, torch.float16})
+HELPERS = ("scale_weight", "scale_input", "weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale", "comfy_quant")
+"""Last parts of the names that belong to a quantised form, not to the model."""
+
+_FINGERPRINTS: WeakKeyDictionary[Any, dict[Any, str]] = WeakKeyDictionary()
+"""Of each module under each state of its patches, so that 24 GB are hashed once."""
+
+
+def read_weights(patcher: Any, prefix: str, subject: str) -> dict[str, Tensor]:
+    """All parameters below `prefix`, by the rest of their names, wherever they lie now.
+
+    Storage is shared where nothing had to be computed: they are not to be changed in place, and to be read again after anything that may
+    load, move or patch the model. Quantised weights come as bf16.
+
+    Raises:
+        InputError: weights are held in a form that only another node pack can read; it names `subject`.
+    """
+    _mention_unseen(patcher, subject)
+    found = {name: parameter for name, parameter in patcher.model.named_parameters() if name.startswith(prefix)}
+    with torch.no_grad():
+        return {name[len(prefix) :]: _read(patcher, name, found[name], subject) for name in _own_names(found)}
+
+
+def remembered_fingerprint(patcher: Any) -> str | None:
+    """What `remember_fingerprint` was told of this module with these patches."""
+    return _FINGERPRINTS.get(patcher.model, {}).get(patch_state(patcher))
+
+
+def remember_fingerprint(patcher: Any, fingerprint: str) -> None:
+    """`fingerprint` stands for this module under its present patches, for as long as the module lives."""
+    _FINGERPRINTS.setdefault(patcher.model, {})[patch_state(patcher)] = fingerprint
+
+
+def patch_state(patcher: Any) -> Any:
+    """Equal for patchers of one module that have the same patches: ComfyUI renews the identifier whenever patches are added."""
+    return patcher.patches_uuid if patcher.patches else None
+
+
+def _own_names(names: dict[str, Any]) -> Iterator[str]:
+    return (name for name in names if name.rpartition(".")[2] not in HELPERS)
+
+
+def _read(patcher: Any, name: str, parameter: Tensor, subject: str) -> Tensor:
+    weight = _unpatched(patcher, name, parameter)
+    _require_readable(weight, name, subject)
+    patches = patcher.patches.get(name, [])
+    if weight.dtype in PLAIN and not _is_quantised(weight) and not patches:
+        return weight.detach()
+    dtype = weight.dtype if weight.dtype in PLAIN else torch.bfloat16
+    value = _converted(patcher.model, name, weight.to(torch.float32, copy=True))
+    if patches:
+        import comfy.lora
+
+        value = comfy.lora.calculate_weight(patches, value, name)
+    return value.to(dtype)
+
+
+def _unpatched(patcher: Any, name: str, parameter: Tensor) -> Tensor:
+    """The weight itself; while the model is loaded with patches, what ComfyUI has put aside."""
+    if name in patcher.hook_backup:
+        return patcher.hook_backup[name][0]
+    return patcher.backup[name].weight if name in patcher.backup else parameter
+
+
+def _converted(module: Any, name: str, value: Tensor) -> Tensor:
+    """A layer that holds its weight in a scaled form tells itself how to undo it."""
+    layer, _, leaf = name.rpartition(".")
+    convert = getattr(module.get_submodule(layer), f"convert_{leaf}", None)
+    return value if convert is None else convert(value)
+
+
+def _is_quantised(weight: Tensor) -> bool:
+    """ComfyUI's own class for weights with scales (from v0.4 on)."""
+    return type(weight).__name__ == "QuantizedTensor"
+
+
+def _require_readable(weight: Tensor, name: str, subject: str) -> None:
+    ours = type(weight) in (Tensor, torch.nn.Parameter) and weight.is_floating_point()
+    if ours or _is_quantised(weight):
+        return
+    raise InputError(
+        subject, expected="weights that ComfyUI itself can read (bf16, fp16, fp32, fp8, or its own quantised forms)",
+        found=f"{name} held as {type(weight).__name__} of {weight.dtype} (GGUF, NF4 and the like belong to other node packs)",
+        remedy="Load the model from a safetensors file, with Load Transformer (BF16) or Load Diffusion Model.",
+    )  # fmt: skip
+
+
+def _mention_unseen(patcher: Any, subject: str) -> None:
+    """What changes a model while it runs is no part of its weights: whoever trains on them should know."""
+    unseen = [name for name in ("injections", "weight_wrapper_patches") if getattr(patcher, name, None)]
+    if unseen:
+        _log.warning("%s: it has %s, which act only while ComfyUI runs it; training sees its weights without them", subject, " and ".join(unseen))

@@ -1,0 +1,355 @@
+"""Runs in ComfyUI's Python with ComfyUI as a library on the CPU, and writes what it measures: inside_comfyui.py COMFYUI_FOLDER RESULT_FOLDER
+
+It only measures; test_objects.py judges. The pack is imported as ComfyUI does it: its folder, under a name of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+MEASUREMENTS: dict[str, Callable[[], Any]] = {}
+
+
+def measurement(function: Callable[[], Any]) -> Callable[[], Any]:
+    MEASUREMENTS[function.__name__] = function
+    return function
+
+
+def start_comfyui(folder: str) -> None:
+    sys.path.insert(0, folder)
+    sys.argv = ["main.py", "--cpu", "--use-pytorch-cross-attention"]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import comfy.sd
+
+
+def import_pack() -> None:
+    specification = importlib.util.spec_from_file_location("graft", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["graft"] = module
+    specification.loader.exec_module(module)
+
+
+def seeded(*shape: int, seed: int = 0):
+    import torch
+
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def difference(a: Any, b: Any) -> float:
+    assert a.shape == b.shape, f"{tuple(a.shape)} and {tuple(b.shape)}"
+    return float((a.double() - b.double()).abs().max())
+
+
+def host() -> Any:
+    from graft.nodes.host import current_host
+    from graft.nodes.host_comfy import ComfyHost
+
+    found = current_host()
+    assert isinstance(found, ComfyHost)
+    return found
+
+
+def nano() -> Any:
+    from graft.training.models.nano import load_nano
+
+    return load_nano()
+
+
+def in_fp32(weights: Any) -> dict[str, Any]:
+    return {name: tensor.float() for name, tensor in weights.items()}
+
+
+class Case:
+    """One input to a transformer, in ComfyUI's form and in the engine's."""
+
+    def __init__(self, guidance: float = 3.5) -> None:
+        import torch
+        from graft.training.models.flux import image_ids, pack, text_ids
+
+        weights = nano().transformer
+        context, vector = weights["txt_in.weight"].shape[1], weights["vector_in.in_layer.weight"].shape[1]
+        self.latents, self.t = seeded(2, 16, 12, 16), torch.tensor([0.8, 0.3])
+        self.text, self.pooled = seeded(2, 16, context, seed=1), seeded(2, vector, seed=2)
+        self.guidance = torch.tensor([guidance, guidance])
+        self.pixels, self.hint_latents = seeded(2, 3, 96, 128, seed=3).sigmoid(), seeded(2, 16, 12, 16, seed=4)
+        self.ids = image_ids(12, 16), text_ids(16)
+        self.tokens = pack(self.latents)
+
+    def by_engine(self, model: Any, control: Any = None) -> Any:
+        from graft.training.models.flux import unpack
+
+        velocity = model(self.tokens, self.ids[0], self.text, self.ids[1], self.t, self.pooled, self.guidance, control)
+        return unpack(velocity, 12, 16)
+
+    def by_comfyui(self, patcher: Any, control: Any = None) -> Any:
+        module = patcher.model.diffusion_model
+        return module(self.latents, self.t, self.text, y=self.pooled, guidance=self.guidance, control=control)
+
+
+def engine_flux(weights: Any) -> Any:
+    from graft.training.models.flux import Flux
+
+    return Flux.from_weights(weights)
+
+
+# ---------------------------------------------------------------- measurements
+
+
+@measurement
+def version() -> str:
+    import comfyui_version
+
+    return comfyui_version.__version__
+
+
+@measurement
+def forward() -> Any:
+    """The engine's transformer beside ComfyUI's on the same weights, at two guidance numbers."""
+    weights = in_fp32(nano().transformer)
+    patcher, engine = host().make_model(weights), engine_flux(weights)
+    cases = [Case(3.5), Case(1.0)]
+    found = [(case.by_comfyui(patcher), case.by_engine(engine)) for case in cases]
+    return {
+        "class": type(patcher.model.diffusion_model).__module__,
+        "differences": [difference(a, b) for a, b in found],
+        "spread": float(found[0][0].std()),
+        "guidance_matters": difference(found[0][0], found[1][0]),
+    }
+
+
+CONTROLS = (("xlabs", 2, 0), ("xlabs", 1, 1), ("xlabs", 2, 4), ("instantx", 1, 0), ("instantx", 1, 1))
+
+
+@measurement
+def control_nets() -> Any:
+    """Base and ControlNet together, for each layout."""
+    weights = in_fp32(nano().transformer)
+    patcher, engine = host().make_model(weights), engine_flux(weights)
+    return {f"{layout} {double}+{single}": one_control_net(patcher, engine, layout, double, single) for layout, double, single in CONTROLS}
+
+
+def random_control_net(engine: Any, layout: str, double: int, single: int) -> Any:
+    """A network whose residuals are not zero."""
+    import torch
+    from graft.training.models.flux_controlnet import build_controlnet
+
+    network = build_controlnet(engine, layout, double, single, seed=0).requires_grad_(False)
+    with torch.no_grad():
+        for number, (name, parameter) in enumerate(network.named_parameters()):
+            if name.startswith(("controlnet_", "input_hint_block.14")):
+                parameter.copy_(seeded(*parameter.shape, seed=number) / parameter[0].numel() ** 0.5)
+    return network
+
+
+def exported(network: Any) -> dict[str, Any]:
+    from graft.training.files.controlnet_names import to_diffusers_names
+
+    tensors = dict(network.state_dict())
+    return to_diffusers_names(tensors, "instantx") if network.layout == "instantx" else tensors
+
+
+def one_control_net(patcher: Any, engine: Any, layout: str, double: int, single: int) -> Any:
+    case, network = Case(), random_control_net(engine, layout, double, single)
+    hints = (case.pixels * 2 - 1, case.pixels) if layout == "xlabs" else (case.hint_latents, case.hint_latents)
+    own = network(case.tokens, hints[0], case.ids[0], case.text, case.ids[1], case.t, case.pooled, case.guidance)
+    control_net = host().make_control_net(exported(network), layout)
+    theirs = control_net.control_model(case.latents, case.t, case.text, y=case.pooled, guidance=case.guidance, hint=hints[1])
+    control = {"input": list(theirs["input"]), "output": list(theirs.get("output", ()))}
+    plain, with_control = case.by_engine(engine), case.by_engine(engine, own)
+    return {"difference": difference(case.by_comfyui(patcher, control), with_control), "effect": difference(plain, with_control)}
+
+
+@measurement
+def weights_read_back() -> Any:
+    """What goes into a MODEL comes out of it, also from a MODEL whose fingerprint nobody remembers."""
+    import torch
+    from graft.nodes import comfy_weights
+    from graft.training.files.fingerprint import fingerprint
+
+    known = nano()
+    model = host().make_model(known.transformer, fingerprint=known.transformer_fingerprint)
+    comfy_weights._FINGERPRINTS.clear()
+    weights, found = host().model_weights(model)
+    return {
+        "same_names": list(weights) == list(known.transformer) or sorted(weights) == sorted(known.transformer),
+        "same_bits": all(torch.equal(tensor, known.transformer[name]) for name, tensor in weights.items()),
+        "fingerprints": [found, fingerprint(weights), known.transformer_fingerprint],
+        "shared": weights["img_in.weight"].data_ptr() == model.model.diffusion_model.img_in.weight.data_ptr(),
+    }
+
+
+@measurement
+def patches() -> Any:
+    """A patched MODEL gives patched weights, loaded or not, and the one that it was cloned from stays as it was."""
+    import comfy.model_management
+    import torch
+
+    known, key = nano(), "diffusion_model.double_blocks.0.img_attn.qkv.weight"
+    model = host().make_model(known.transformer)
+    before, before_print = host().model_weights(model)
+    change = seeded(*before["double_blocks.0.img_attn.qkv.weight"].shape) * 0.1
+    patched = model.clone()
+    patched.add_patches({key: ("diff", (change,))}, 0.5)
+    expected = (before["double_blocks.0.img_attn.qkv.weight"].float() + 0.5 * change).bfloat16()
+    unloaded, patched_print = host().model_weights(patched)
+    comfy.model_management.load_models_gpu([patched], force_patch_weights=True)
+    loaded, loaded_print = host().model_weights(patched)
+    computed_with = dict(patched.model.named_parameters())[key]
+    original, original_print = host().model_weights(model)
+    host().free_memory()
+    name = "double_blocks.0.img_attn.qkv.weight"
+    return {
+        "unloaded": difference(unloaded[name], expected),
+        "loaded": difference(loaded[name], expected),
+        "as_comfyui_computes": difference(loaded[name], computed_with),
+        "original_kept": torch.equal(original[name], known.transformer[name]),
+        "others_kept": all(torch.equal(unloaded[other], known.transformer[other]) for other in unloaded if other != name),
+        "prints": [before_print, original_print, patched_print, loaded_print],
+    }
+
+
+@measurement
+def text() -> Any:
+    """The stock node on our CLIP, a clone of it, and captions for a data set, beside the engine's encoder."""
+    import torch
+
+    import nodes
+
+    known, captions = nano(), ["a red circle on blue", "", "a small green square"]
+    clip = host().make_clip(known.text_encoder, known.text_encoder_fingerprint)
+    tokens, pooled = known.text_encoder.encode(captions[:1])
+    (conditioning,) = nodes.CLIPTextEncode().encode(clip.clone(), captions[0])
+    batch, engine_batch = host().encode_text(clip, captions), known.text_encoder.encode(captions)
+    return {
+        "conditioning": [difference(conditioning[0][0], tokens), difference(conditioning[0][1]["pooled_output"], pooled)],
+        "bitwise": all(torch.equal(a, b) for a, b in zip(batch, engine_batch, strict=True)),
+        "fingerprint_kept": host().clip_fingerprint(clip) == known.text_encoder_fingerprint,
+        "layer_counts": host().clip_fingerprint(with_layer(clip)) != known.text_encoder_fingerprint,
+    }
+
+
+def with_layer(clip: Any) -> Any:
+    other = clip.clone()
+    other.clip_layer(-2)
+    return other
+
+
+@measurement
+def pictures() -> Any:
+    """The stock nodes on our VAE, and pictures for a data set, beside the engine's autoencoder."""
+    import torch
+
+    import nodes
+
+    known = nano()
+    vae = host().make_vae(known.autoencoder, known.autoencoder_fingerprint)
+    pixels = seeded(2, 128, 128, 3).sigmoid()
+    engine_latents = known.autoencoder.encode(pixels.movedim(-1, 1))
+    engine_pixels = known.autoencoder.decode(engine_latents).movedim(1, -1)
+    (latents,) = nodes.VAEEncode().encode(vae, pixels)
+    (decoded,) = nodes.VAEDecode().decode(vae, {"samples": engine_latents})
+    return {
+        "latents": difference(latents["samples"], engine_latents),
+        "pixels": difference(decoded, engine_pixels),
+        "bitwise": torch.equal(host().encode_images(vae, pixels), engine_latents)
+        and torch.equal(host().decode_latents(vae, engine_latents), engine_pixels),
+        "fingerprint_kept": host().vae_fingerprint(vae) == known.autoencoder_fingerprint,
+        "spread": float(engine_latents.std()),
+    }
+
+
+@measurement
+def sampling() -> Any:
+    """The stock KSampler, with and without Apply ControlNet, beside the engine's sampler, from the same noise."""
+    import torch
+    from graft.training.sample import sample
+
+    import nodes
+
+    known, engine = nano(), engine_flux(in_fp32(nano().transformer))
+    model, clip = host().make_model(in_fp32(known.transformer)), host().make_clip(known.text_encoder)
+    vae = host().make_vae(known.autoencoder)
+    network = random_control_net(engine, "xlabs", 2, 0)
+    control_net = host().make_control_net(exported(network), "xlabs")
+    pixels = seeded(1, 128, 128, 3).sigmoid()
+    (positive,) = nodes.CLIPTextEncode().encode(clip, "a red circle")
+    controlled, negative = nodes.ControlNetApplyAdvanced().apply_controlnet(positive, positive, control_net, pixels, 0.4, 0.0, 1.0, vae)
+    empty = {"samples": torch.zeros(1, 16, 16, 16)}
+    noise = torch.randn(1, 16, 16, 16, generator=torch.manual_seed(7))
+    tokens, pooled = known.text_encoder.encode(["a red circle"])
+    hint = pixels.movedim(-1, 1) * 2 - 1
+    results = {}
+    for name, conditions, extra in (
+        ("plain", (positive, positive), {}),
+        ("controlled", (controlled, negative), {"controlnet": network, "hint": hint, "strength": 0.4}),
+    ):
+        (latent,) = nodes.common_ksampler(model, 7, 6, 1.0, "euler", "simple", *conditions, empty, denoise=1.0)
+        own = sample(engine, tokens, pooled, noise, steps=6, **extra)
+        results[name] = {"difference": difference(latent["samples"], own), "spread": float(latent["samples"].std())}
+    results["effect"] = difference(results_of(model, positive, empty), results_of(model, controlled, empty))
+    return results
+
+
+def results_of(model: Any, conditions: Any, empty: Any) -> Any:
+    import nodes
+
+    (latent,) = nodes.common_ksampler(model, 7, 6, 1.0, "euler", "simple", conditions, conditions, empty, denoise=1.0)
+    return latent["samples"]
+
+
+@measurement
+def folders() -> Any:
+    """Where things lie, by the host."""
+    import folder_paths
+    from graft.training.errors import InputError
+
+    found, message = host(), ""
+    try:
+        found.model_path("diffusion_models", "no such file.safetensors")
+    except InputError as error:
+        message = str(error)
+    output = Path(folder_paths.get_output_directory())
+    return {
+        "input": found.input_folder() == Path(folder_paths.get_input_directory()),
+        "runs_below_output": output in found.runs_folder().parents and output in found.cache_folder().parents,
+        "missing_file": message,
+        "lists": found.model_files("diffusion_models"),
+        "device": str(found.device()),
+    }
+
+
+def as_a_node(function: Callable[[], Any]) -> Any:
+    """ComfyUI runs every node under inference mode, in a thread of its own."""
+    import torch
+
+    with torch.inference_mode():
+        return function()
+
+
+def outcome(function: Callable[[], Any]) -> Any:
+    """What was measured, or what went wrong as a text: one failed measurement is not to hide the others."""
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(as_a_node, function)
+        error = running.exception()
+    return running.result() if error is None else "".join(traceback.format_exception(error))
+
+
+def main(comfyui: str, folder: str) -> None:
+    start_comfyui(comfyui)
+    import_pack()
+    results = {name: outcome(function) for name, function in MEASUREMENTS.items()}
+    Path(folder, "results.json").write_text(json.dumps(results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
