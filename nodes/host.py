@@ -13,8 +13,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..training.errors import InputError
-
 if TYPE_CHECKING:
     import torch
 
@@ -91,16 +89,14 @@ _CHOSEN: ContextVar[Host | None] = ContextVar("graft_host", default=None)
 
 
 def current_host() -> Host:
-    """The host chosen by `use_host`; without one ComfyUI's if this process is ComfyUI, else a headless host with default folders.
-
-    Raises:
-        InputError: the process is ComfyUI and this version of the pack has no host for it.
-    """
+    """The host chosen by `use_host`; without one ComfyUI's if this process is ComfyUI, else a headless host with default folders."""
     chosen = _CHOSEN.get()
     if chosen is not None:
         return chosen
     if inside_comfyui():
-        return _comfyui_host()
+        from .host_comfy import ComfyHost
+
+        return ComfyHost()
     from .headless.host import HeadlessHost
 
     return HeadlessHost()
@@ -119,18 +115,3 @@ def use_host(host: Host) -> Iterator[Host]:
 def inside_comfyui() -> bool:
     """Whether this process is a running ComfyUI: one that imported its memory manager or its executor before us."""
     return "comfy.model_management" in sys.modules or "execution" in sys.modules
-
-
-def _comfyui_host() -> Host:
-    try:
-        from .host_comfy import ComfyHost
-    except ModuleNotFoundError as error:
-        if error.name is None or not error.name.endswith("host_comfy"):
-            raise
-        raise InputError(
-            "Graft inside ComfyUI",
-            expected="a version of Graft with a ComfyUI host",
-            found="one that runs headless only",
-            remedy="Run the workflow with `python -m graft run WORKFLOW.json`, or update Graft.",
-        ) from error
-    return ComfyHost()

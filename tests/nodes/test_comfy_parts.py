@@ -14,7 +14,8 @@ from graft.nodes.comfy_text import EngineTextModel, EngineTokenizer
 from graft.nodes.comfy_vae import stock_weights
 from graft.nodes.comfy_weights import read_weights, remember_fingerprint, remembered_fingerprint
 from graft.training.errors import InputError
-from graft.training.models.flux import FluxConfig
+from graft.training.files.fingerprint import fingerprint
+from graft.training.models.flux import Flux, FluxConfig
 from graft.training.models.nano.autoencoder import DECODER, ENCODER, Autoencoder, Conv, Half
 from torch import Tensor, nn
 
@@ -104,6 +105,29 @@ def test_a_fingerprint_belongs_to_one_state_of_the_patches():
 def test_other_families_are_named(model: Any, named: str):
     with pytest.raises(InputError, match=r"MODEL: expected a FLUX\.1 transformer.*" + named):
         model_weights(model)
+
+
+def flux_patcher(in_channels: int) -> Patcher:
+    """A FLUX of one head, as ComfyUI holds one."""
+    config = FluxConfig(
+        hidden_size=128, head_dim=128, double_depth=1, single_depth=0, in_channels=in_channels, context_width=4, vector_width=4, mlp_width=8,
+        guidance=False,
+    )  # fmt: skip
+    module = nn.Module()
+    module.diffusion_model, module.model_config = Flux(config), SimpleNamespace(unet_config={"image_model": "flux"})
+    return Patcher(module)
+
+
+def test_a_flux_gives_its_weights_under_original_names():
+    patcher = flux_patcher(64)
+    weights, found = model_weights(patcher)
+    assert list(weights) == list(patcher.model.diffusion_model.state_dict())
+    assert found == fingerprint(weights) == model_weights(patcher)[1]
+
+
+def test_flux_fill_is_refused():
+    with pytest.raises(InputError, match=r"MODEL: expected a FLUX\.1 that sees 16 latent channels; found 96"):
+        model_weights(flux_patcher(384))
 
 
 def narrow_half(layers: tuple[Any, ...], first: int, last: int, seed: int) -> Half:

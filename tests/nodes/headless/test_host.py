@@ -11,6 +11,7 @@ import torch
 from graft.nodes import host as host_module
 from graft.nodes.headless.host import HeadlessHost
 from graft.nodes.host import current_host, use_host
+from graft.nodes.host_comfy import ComfyHost
 from graft.training.errors import InputError
 from graft.training.files.fingerprint import fingerprint
 from graft.training.progress import NO_PROGRESS
@@ -29,17 +30,14 @@ def test_a_chosen_host_is_current_only_inside_its_block(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["execution", "comfy.model_management"])
-def test_comfyui_without_its_host_is_told_plainly(monkeypatch, name):
-    if (Path(host_module.__file__).parent / "host_comfy.py").exists():
-        pytest.skip("the ComfyUI host is there")
+def test_inside_comfyui_its_own_host_is_taken(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    with pytest.raises(InputError, match="python -m graft run"):
-        current_host()
+    assert isinstance(current_host(), ComfyHost)
 
 
 def test_every_promise_of_the_interface_is_kept():
     promised = [name for name in vars(host_module.Host) if not name.startswith("_")]
-    assert len(promised) > 15 and all(callable(getattr(HeadlessHost, name, None)) for name in promised)
+    assert len(promised) > 15 and all(callable(getattr(host, name, None)) for host in (HeadlessHost, ComfyHost) for name in promised)
 
 
 def test_folders_come_from_the_environment_or_lie_here(monkeypatch):
