@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -52,9 +53,8 @@ def text_of(done: int, total: int, unit: str, values: dict[str, float]) -> str:
 
 def _send_text(text: str, node_id: str | None) -> None:
     """To the page that queued the workflow; nobody listens outside the server (a script that uses ComfyUI as a library)."""
-    import server
-
-    instance = getattr(server.PromptServer, "instance", None)
+    server = sys.modules.get("server")
+    instance = getattr(server.PromptServer, "instance", None) if server else None
     node = node_id or getattr(instance, "last_node_id", None)
     if instance is not None and node is not None:
         instance.send_progress_text(text, node, getattr(instance, "client_id", None))

@@ -64,15 +64,15 @@ def _read(patcher: Any, name: str, parameter: Tensor, subject: str) -> Tensor:
     weight = _unpatched(patcher, name, parameter)
     _require_readable(weight, name, subject)
     patches = patcher.patches.get(name, [])
-    if weight.dtype in PLAIN and not _is_quantised(weight) and not patches:
+    plain = weight.dtype in PLAIN and not _is_quantised(weight)
+    if plain and not patches:
         return weight.detach()
-    dtype = weight.dtype if weight.dtype in PLAIN else torch.bfloat16
     value = _converted(patcher.model, name, weight.to(torch.float32, copy=True))
     if patches:
         import comfy.lora
 
         value = comfy.lora.calculate_weight(patches, value, name)
-    return value.to(dtype)
+    return value.to(weight.dtype if plain else torch.bfloat16)
 
 
 def _unpatched(patcher: Any, name: str, parameter: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -37,6 +38,17 @@ def import_pack() -> None:
     module = importlib.util.module_from_spec(specification)
     sys.modules["graft"] = module
     specification.loader.exec_module(module)
+
+
+def use_folders(folder: Path) -> None:
+    """Nothing is written into the checkout."""
+    import folder_paths
+
+    for name in ("input", "output"):
+        (folder / name).mkdir(exist_ok=True)
+    folder_paths.set_input_directory(str(folder / "input"))
+    folder_paths.set_output_directory(str(folder / "output"))
+    os.environ |= {"GRAFT_INPUT": str(folder / "input"), "GRAFT_RUNS": str(folder / "headless_runs")}  # the headless host's
 
 
 def seeded(*shape: int, seed: int = 0):
@@ -308,6 +320,88 @@ def results_of(model: Any, conditions: Any, empty: Any) -> Any:
 
 
 @measurement
+def quantised() -> Any:
+    """A MODEL in scaled fp8, as ComfyUI loads it, is read as what its numbers stand for."""
+    import torch
+
+    weights, name = dict(nano().transformer), "double_blocks.1.img_mlp.0"
+    packed = (weights[f"{name}.weight"].float() / 0.25).to(torch.float8_e4m3fn)
+    expected = (packed.float() * 0.25).bfloat16()
+    scaled = {f"{name}.weight": packed, f"{name}.scale_weight": torch.tensor(0.25), "scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+    model = stock_model({**weights, **scaled})
+    found, _ = host().model_weights(model)
+    held = dict(model.model.named_parameters())[f"diffusion_model.{name}.weight"]
+    plain = stock_model(weights, torch.float8_e4m3fn)
+    return {
+        "held_as": type(held).__name__ if type(held).__name__ == "QuantizedTensor" else str(held.dtype),
+        "read_as": str(found[f"{name}.weight"].dtype),
+        "difference": difference(found[f"{name}.weight"], expected),
+        "lost": difference(found[f"{name}.weight"], weights[f"{name}.weight"]),
+        "names": sorted(found) == sorted(weights),
+        "plain_fp8": difference(host().model_weights(plain)[0]["img_in.weight"], weights["img_in.weight"].to(torch.float8_e4m3fn).float()),
+    }
+
+
+def stock_model(weights: Any, dtype: Any = None) -> Any:
+    """By the stock loader; at this size v0.3.64 has to be told the sizes, which changes nothing about how it holds them."""
+    from unittest.mock import patch
+
+    import comfy.model_detection
+    import comfy.sd
+    from graft.nodes.comfy_sizes import true_sizes
+
+    true, detect = true_sizes(engine_flux(nano().transformer).config), comfy.model_detection.detect_unet_config
+    with patch.object(comfy.model_detection, "detect_unet_config", lambda *given, **named: {**detect(*given, **named), **true}):
+        return comfy.sd.load_diffusion_model_state_dict(dict(weights), model_options={"dtype": dtype} if dtype else {})
+
+
+STEPS = {"learning_rate": 1e-3, "schedule": "constant", "horizon_steps": 3, "batch_size": 4, "density": "uniform"}
+
+
+@measurement
+def training() -> Any:
+    """The nodes as ComfyUI calls them, and headless in the same process: the same trained bits; the MODEL stays as it was."""
+    import torch
+    from graft.nodes.headless.host import HeadlessHost
+    from graft.nodes.host import use_host
+
+    inside = trained_in_graph()
+    before, after = inside.pop("prints")
+    with use_host(HeadlessHost(Path(host().output_folder()))):
+        outside = trained_in_graph()
+    return {
+        "bitwise": all(torch.equal(tensor, outside["weights"][name]) for name, tensor in inside["weights"].items()),
+        "changed": max(difference(tensor, inside["initial"][name]) for name, tensor in inside["weights"].items() if name in inside["initial"]),
+        "model_kept": before == after,
+        "losses": [inside["losses"], outside["losses"]],
+        "keys": [inside["key"], outside["key"]],
+    }
+
+
+def trained_in_graph() -> dict[str, Any]:
+    """Three steps through our nodes, under the host that is current."""
+    from graft.nodes.host import current_host
+    from graft.nodes.registry import NODE_CLASS_MAPPINGS as NODES
+    from graft.training.files.fingerprint import fingerprint
+
+    def node(id: str, *values: Any, **named: Any) -> Any:
+        defaults = {key: entry[1].get("default", entry[0][0]) for key, entry in NODES[id].INPUT_TYPES()["required"].items() if len(entry) > 1 and
+                    ("default" in entry[1] or isinstance(entry[0], list))}  # fmt: skip
+        return NODES[id]().execute(*values, **({**defaults, **named} if not values else named))
+
+    model, clip, vae = node("GraftNanoFlux")
+    before = fingerprint(current_host().model_weights(model)[0])
+    (folder,) = node("GraftDrawShapes", folder="drawn", count=8, size_px=128)
+    (dataset,) = node("GraftImageFolder", folder=folder, resolution_px=128, held_out=2)
+    trainable, _ = node("GraftBuildControlNet", model=model, layout="xlabs", double_blocks=2, single_blocks=0)
+    (data,) = node("GraftEncodeDataset", dataset=dataset, clip=clip, vae=vae, trainable=trainable)
+    (settings,) = node("GraftSettings", **STEPS)
+    state, losses, _ = node("GraftTrainSteps", model=model, trainable=trainable, data=data, settings=settings, steps=3)
+    weights, _ = current_host().model_weights(model)
+    return {"weights": state.weights(), "initial": weights, "losses": losses["loss"], "key": state.key, "prints": (before, fingerprint(weights))}
+
+
+@measurement
 def folders() -> Any:
     """Where things lie, by the host."""
     import folder_paths
@@ -347,6 +441,7 @@ def outcome(function: Callable[[], Any]) -> Any:
 def main(comfyui: str, folder: str) -> None:
     start_comfyui(comfyui)
     import_pack()
+    use_folders(Path(folder))
     results = {name: outcome(function) for name, function in MEASUREMENTS.items()}
     Path(folder, "results.json").write_text(json.dumps(results), encoding="utf-8")
 

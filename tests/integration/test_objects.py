@@ -56,6 +56,17 @@ def test_sampling(figures: Any):
         assert figures[name]["difference"] < 5 * FP32 < 0.1 < figures[name]["spread"], name
 
 
+def test_quantised(figures: Any):
+    assert figures["names"] and figures["difference"] == figures["plain_fp8"] == 0 < figures["lost"]
+    assert figures["held_as"] in ("QuantizedTensor", "torch.float8_e4m3fn") and figures["read_as"] == "torch.bfloat16"
+
+
+def test_training(figures: Any):
+    assert figures["bitwise"] and figures["model_kept"] and figures["changed"] > 0
+    assert figures["losses"][0] == figures["losses"][1] and len(figures["losses"][0]) == 3
+    assert figures["keys"][0] == figures["keys"][1]
+
+
 def test_folders(figures: Any):
     assert figures["input"] and figures["runs_below_output"] and figures["device"] == "cpu" and isinstance(figures["lists"], list)
     assert "diffusion_models file: expected a safetensors file in" in figures["missing_file"]
