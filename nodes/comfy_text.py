@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..training.errors import InputError
 from ..training.files.fingerprint import fingerprint as hashed
 from .comfy_weights import patch_state, read_weights, remember_fingerprint, remembered_fingerprint
 
@@ -80,6 +81,9 @@ def encode_text(clip: Any, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Captions to tokens [B, L, context] and pooled text [B, vector], fp32 on the CPU; L is the length of an empty caption.
 
     An encoder of the engine reads all of them at once, as it does outside ComfyUI; others one by one, as their own nodes do.
+
+    Raises:
+        InputError: the CLIP gives no pooled text.
     """
     if isinstance(clip.cond_stage_model, EngineTextModel) and patch_state(clip.patcher) is None:
         clip.load_model()
@@ -92,4 +96,9 @@ def encode_text(clip: Any, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
 
 def _encoded(clip: Any, text: str) -> tuple[Tensor, Tensor]:
     tokens, pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
+    if pooled is None:
+        raise InputError(
+            "CLIP", expected="FLUX's two text encoders (CLIP-L and T5), which give tokens and pooled text", found="one without pooled text",
+            remedy="Load both with DualCLIPLoader, type flux, or use the CLIP of Nano FLUX.",
+        )  # fmt: skip
     return tokens.float().cpu(), pooled.float().cpu()

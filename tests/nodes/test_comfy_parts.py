@@ -10,7 +10,7 @@ import torch
 from graft.nodes.comfy_model import model_weights
 from graft.nodes.comfy_progress import text_of
 from graft.nodes.comfy_sizes import agree, in_module_names, original_name, true_sizes
-from graft.nodes.comfy_text import EngineTextModel, EngineTokenizer
+from graft.nodes.comfy_text import EngineTextModel, EngineTokenizer, encode_text
 from graft.nodes.comfy_vae import stock_weights
 from graft.nodes.comfy_weights import read_weights, remember_fingerprint, remembered_fingerprint
 from graft.training.errors import InputError
@@ -165,6 +165,27 @@ def test_a_text_goes_through_tokenizer_and_model_unchanged():
     text, pooled = EngineTextModel(LettersEncoder()).encode_token_weights(tokens)
     assert text.tolist() == [[[9.0]]] and pooled.tolist() == [[1.0]]
     assert EngineTokenizer().tokenize_with_weights("x", return_word_ids=True) == {"t5xxl": [[("x", 1.0, 0)]]}
+
+
+class ForeignClip(SimpleNamespace):
+    """A token per letter, at least two; the pooled text is the first."""
+
+    def tokenize(self, text: str) -> str:
+        return text
+
+    def encode_from_tokens(self, tokens: str, return_pooled: bool) -> tuple[Tensor, Tensor | None]:
+        letters = torch.tensor([[[float(ord(letter))] for letter in tokens.ljust(2)]])
+        return letters, letters[:, 0] if self.pools else None
+
+
+def test_captions_of_other_encoders_are_cropped_to_the_length_of_an_empty_one():
+    text, pooled = encode_text(ForeignClip(cond_stage_model=None, pools=True), ["abc", "d"])
+    assert text.tolist() == [[[97.0], [98.0]], [[100.0], [32.0]]] and pooled.tolist() == [[97.0], [100.0]]
+
+
+def test_a_clip_without_pooled_text_is_refused():
+    with pytest.raises(InputError, match=r"CLIP: expected FLUX's two text encoders"):
+        encode_text(ForeignClip(cond_stage_model=None, pools=False), ["a"])
 
 
 def test_the_text_on_a_node():
