@@ -23,11 +23,11 @@ demo: $(INSTALLED)
 	rm -rf $(DEMO)
 	GRAFT_INPUT=out/input $(BIN)/python -m graft run workflows/nano_canny_controlnet.json --output $(DEMO)
 
-test: lint
-	$(BIN)/python -m pytest
+test: lint quick
+	$(BIN)/python -m pytest -m slow
 
 quick: $(TESTABLE)
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 lint: $(TESTABLE)
 	$(BIN)/ruff check .
