@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -31,10 +32,28 @@ def _comfyui() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def comfyui() -> Path:
+    """The checkout."""
+    found = _comfyui()
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session")
+def new_server() -> Any:
+    """The class of server.py, which lies beside the tests and in no package: Server(checkout, folder)."""
+    specification = importlib.util.spec_from_file_location("graft_test_server", SCRIPT.with_name("server.py"))
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.Server
+
+
+@pytest.fixture(scope="session")
+def measured(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All figures of inside_comfyui.py, from one process that has ComfyUI as a library; a measurement that failed is a text."""
     folder = tmp_path_factory.mktemp("comfyui")
-    command = [os.environ.get("COMFYUI_PYTHON") or sys.executable, str(SCRIPT), str(_comfyui()), str(folder)]
+    command = [os.environ.get("COMFYUI_PYTHON") or sys.executable, str(SCRIPT), str(comfyui), str(folder)]
     finished = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=LIMIT_SECONDS)
     results = folder / "results.json"
     assert results.is_file(), f"{' '.join(command)}\n{finished.stderr[-4000:]}"
