@@ -26,12 +26,12 @@ def take_steps(tiny_data):
 
 
 def test_seeded_losses_never_change(tiny_learner, take_steps):
-    """A change that is not about numbers must not change these. They are from the first version, on x86-64 with torch 2.13."""
+    """A change that is not about numbers must not change these. They are from x86-64 with torch 2.13, since hint convolutions begin without fading."""
     losses = [record.loss for record in take_steps(tiny_learner(), 3)]
     assert losses == pytest.approx(GOLDEN, rel=2e-4)
 
 
-GOLDEN = [2.2837394, 2.4003134, 2.7108543]
+GOLDEN = [2.2837394, 2.4017749, 2.7091538]
 
 
 @pytest.mark.parametrize("compute", ["fp32", "bf16"])
