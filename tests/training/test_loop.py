@@ -26,7 +26,7 @@ def take_steps(tiny_data):
 
 
 def test_seeded_losses_never_change(tiny_learner, take_steps):
-    """A change that is not about numbers must not change these. They are from x86-64 with torch 2.13, since hint convolutions begin without fading."""
+    """A change that is not about numbers must not change these: from x86-64 with torch 2.13, since hint convolutions begin without fading."""
     losses = [record.loss for record in take_steps(tiny_learner(), 3)]
     assert losses == pytest.approx(GOLDEN, rel=2e-4)
 
