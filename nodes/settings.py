@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..training.settings import COMPUTES, DENSITIES, SCHEDULES, ObjectiveSettings, OptimiserSettings, PrecisionSettings, ScheduleSettings
+from ..training.settings import COMPUTES, DENSITIES, OPTIMISERS, SCHEDULES, ObjectiveSettings, OptimiserSettings, PrecisionSettings, ScheduleSettings
 from ..training.settings import Settings as TrainingSettings
 from .types import SETTINGS, Inputs, choice, number, said_early, seed_input, whole
 
@@ -22,11 +22,11 @@ class Settings:
         "Optimiser, schedule, objective, precision and saving. The schedule runs over its own horizon, whatever number of steps a Train Steps node "
         "asks for: so 100 + 100 steps are the same as 200."
     )
-    SEARCH_ALIASES = ("hyperparameters", "learning rate", "optimizer", "adamw")
+    SEARCH_ALIASES = ("hyperparameters", "learning rate", "optimizer", "adamw", "lion", "muon")
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
-        return {"required": {**_optimiser(), **_batch(), **_objective(), **_saving()}}
+        return {"required": {**_optimiser(), **_batch(), **_objective(), **_saving(), **_appended()}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, **widgets: Any) -> bool | str:  # noqa: N802
@@ -46,9 +46,9 @@ def _optimiser() -> dict[str, tuple[Any, ...]]:
         "warmup_steps": whole(0, 0, 1_000_000, "Steps over which the learning rate rises to its peak."),
         "horizon_steps": whole(1000, 1, 10_000_000, "The absolute step at which the schedule has reached its last value."),
         "final_fraction": number(0.0, 0.0, 1.0, 0.01, "The last learning rate, as a fraction of the peak."),
-        "beta1": number(0.9, 0.0, 0.9999, 0.001, "AdamW: decay of the gradient's average."),
-        "beta2": number(0.999, 0.0, 0.99999, 0.0001, "AdamW: decay of the squared gradient's average."),
-        "weight_decay": number(0.01, 0.0, 10.0, 0.001, "AdamW: decoupled weight decay."),
+        "beta1": number(0.9, 0.0, 0.9999, 0.001, "Decay of the gradient's average."),
+        "beta2": number(0.999, 0.0, 0.99999, 0.0001, "AdamW: decay of the squared gradient's average. Lion: decay of its momentum (use 0.99)."),
+        "weight_decay": number(0.01, 0.0, 10.0, 0.001, "Decoupled weight decay."),
         "clip_norm": number(1.0, 0.0, 1e6, 0.1, "A longer gradient is shortened to this length; 0 never does."),
     }
 
@@ -85,14 +85,21 @@ def _saving() -> dict[str, tuple[Any, ...]]:
     }
 
 
+def _appended() -> dict[str, tuple[Any, ...]]:
+    """What came later: widgets are only ever added at the end."""
+    return {
+        "optimiser": choice(OPTIMISERS, "lion wants a third to a tenth of AdamW's rate and keeps half as much; muon takes AdamW's."),
+    }
+
+
 def settings_of(
     *, learning_rate: float, schedule: Any, warmup_steps: int, horizon_steps: int, final_fraction: float, beta1: float, beta2: float,
     weight_decay: float, compute: Any, density: Any, logit_mean: float, logit_std: float, mode_scale: float, guidance_low: float,
-    guidance_high: float, caption_dropout: float, **others: Any,
+    guidance_high: float, caption_dropout: float, optimiser: Any = "adamw", **others: Any,
 ) -> TrainingSettings:  # fmt: skip
     """The widgets' values as the engine's settings; `others` are named as there."""
     return TrainingSettings(
-        optimiser=OptimiserSettings(learning_rate=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay),
+        optimiser=OptimiserSettings(name=optimiser, learning_rate=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay),
         schedule=ScheduleSettings(shape=schedule, warmup_steps=warmup_steps, horizon_steps=horizon_steps, final_fraction=final_fraction),
         objective=ObjectiveSettings(
             density=density, logit_mean=logit_mean, logit_std=logit_std, mode_scale=mode_scale, guidance=(guidance_low, guidance_high),

@@ -1,4 +1,4 @@
-"""From gradients to weights: the learning rate of a step, AdamW, clipping, and the running average of the weights."""
+"""From gradients to weights: the learning rate of a step, the optimiser, clipping, and the running average of the weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
+from .optimisers import Lion, Muon
 from .settings import OptimiserSettings, ScheduleSettings
 
 _STATE_SEPARATOR = ":"
@@ -33,16 +34,15 @@ def schedule_factor(schedule: ScheduleSettings, step: int) -> float:
 
 
 def build_optimiser(settings: OptimiserSettings, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW over fp32 parameters, by the fastest of torch's implementations for their device."""
+    """The chosen optimiser over fp32 parameters, by the fastest implementation for their device."""
+    betas, rate, decay = (settings.betas[0], settings.betas[1]), settings.learning_rate, settings.weight_decay
+    if settings.name == "lion":
+        return Lion(parameters, rate, betas, decay)
     fused = all(parameter.device.type in _FUSED_DEVICES for parameter in parameters)
+    if settings.name == "muon":
+        return Muon(parameters, rate, betas, settings.eps, decay, fused=fused)
     return torch.optim.AdamW(
-        parameters,
-        lr=settings.learning_rate,
-        betas=tuple(settings.betas),  # type: ignore[arg-type]
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=True if fused else None,
-        foreach=None if fused else True,
+        parameters, lr=rate, betas=betas, eps=settings.eps, weight_decay=decay, fused=True if fused else None, foreach=None if fused else True
     )
 
 

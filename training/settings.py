@@ -10,6 +10,8 @@ from .errors import InputError
 
 Density = Literal["uniform", "logit_normal", "flux_shift", "mode"]
 DENSITIES: tuple[Density, ...] = ("uniform", "logit_normal", "flux_shift", "mode")
+OptimiserName = Literal["adamw", "lion", "muon"]
+OPTIMISERS: tuple[OptimiserName, ...] = ("adamw", "lion", "muon")
 ScheduleShape = Literal["constant", "cosine", "linear"]
 SCHEDULES: tuple[ScheduleShape, ...] = ("constant", "cosine", "linear")
 Compute = Literal["auto", "bf16", "fp32"]
@@ -40,10 +42,10 @@ def _require_number(value: float, low: float, high: float, subject: str, remedy:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserSettings:
-    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+    """How gradients become changes of weights, all with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
 
-    name: Literal["adamw"] = "adamw"
-    """Which optimiser."""
+    name: OptimiserName = "adamw"
+    """AdamW; Lion (a third to a tenth of AdamW's rate, half its memory); Muon for matrices with AdamW for the rest (AdamW's rates)."""
     learning_rate: float = 2e-5
     """The peak learning rate; the schedule multiplies it."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -51,10 +53,10 @@ class OptimiserSettings:
     weight_decay: float = 0.01
     """Fraction of each weight taken away per step, times the learning rate; it does not pass through the averages. Of every trained tensor."""
     eps: float = 1e-8
-    """Added to the root of the average square, against division by zero."""
+    """AdamW: added to the root of the average square, against division by zero."""
 
     def __post_init__(self) -> None:
-        _require_choice(self.name, ("adamw",), "optimiser")
+        _require_choice(self.name, OPTIMISERS, "optimiser")
         rate = self.learning_rate
         _require_number(rate, 0.0, 0.1, "learning rate", "Start from 2e-5 for a large model; the built-in nano model takes 1e-3 to 2e-3.")
         _require(rate > 0, "learning rate", "more than 0", rate, "With 0 nothing would train: give a small positive number such as 2e-5.")
@@ -66,7 +68,7 @@ class OptimiserSettings:
         _require_number(self.eps, 1e-16, 1e-2, "eps", "Use 1e-8.")
 
     def key_fields(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "eps" or self.name != "lion"}
 
 
 @dataclass(frozen=True, kw_only=True)

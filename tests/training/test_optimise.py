@@ -18,7 +18,7 @@ from graft.training.optimise import (
     set_learning_rate,
     update_ema,
 )
-from graft.training.settings import OptimiserSettings, ScheduleSettings
+from graft.training.settings import OPTIMISERS, OptimiserSettings, ScheduleSettings
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
@@ -92,13 +92,42 @@ def take_steps(optimiser: torch.optim.Optimizer, own: dict[str, nn.Parameter], s
         optimiser.step()
 
 
-def test_a_restored_optimiser_goes_on_bit_for_bit():
-    settings, straight, first, second = OptimiserSettings(learning_rate=1e-2), parameters(), parameters(), parameters()
+STATE_OF = {"adamw": {"exp_avg", "exp_avg_sq", "step"}, "lion": {"exp_avg"}, "muon": {"momentum", "exp_avg", "exp_avg_sq", "step"}}
+
+
+def test_lion_is_the_paper_s():
+    settings = OptimiserSettings(name="lion", learning_rate=1e-2, betas=(0.9, 0.99), weight_decay=0.1)
+    start, random = np.linspace(-1, 1, 5), np.random.RandomState(0)
+    parameter = nn.Parameter(torch.tensor(start, dtype=torch.float32))
+    optimiser, weight, mean = build_optimiser(settings, [parameter]), start.copy(), np.zeros(5)
+    for _ in range(5):
+        gradient = random.randn(5)
+        parameter.grad = torch.tensor(gradient, dtype=torch.float32)
+        optimiser.step()
+        weight = weight - 1e-2 * (np.sign(0.9 * mean + 0.1 * gradient) + 0.1 * weight)
+        mean = 0.99 * mean + 0.01 * gradient
+        np.testing.assert_allclose(parameter.detach().numpy(), weight, rtol=2e-6, atol=1e-7)
+
+
+def test_muon_turns_matrices_like_torch_s_and_steps_the_rest_like_adamw():
+    settings, ours, theirs = OptimiserSettings(name="muon", learning_rate=1e-2, weight_decay=0.1), parameters(), parameters()
+    take_steps(build_optimiser(settings, list(ours.values())), ours, range(4))
+    take_steps(torch.optim.AdamW([theirs["b:odd"]], lr=1e-2, weight_decay=0.1), theirs, range(4))
+    again = parameters()
+    reference = torch.optim.Muon([again["a.weight"]], lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    take_steps(reference, again, range(4))
+    torch.testing.assert_close(ours["a.weight"], again["a.weight"], rtol=0, atol=4 * 1e-2 * 0.03)  # torch iterates in BF16
+    torch.testing.assert_close(ours["b:odd"], theirs["b:odd"], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_restored_optimiser_goes_on_bit_for_bit(name):
+    settings, straight, first, second = OptimiserSettings(name=name, learning_rate=1e-2), parameters(), parameters(), parameters()
     take_steps(build_optimiser(settings, list(straight.values())), straight, range(6))
     optimiser = build_optimiser(settings, list(first.values()))
     take_steps(optimiser, first, range(3))
     stored = optimiser_tensors(optimiser, list(first))
-    assert set(stored) == {f"{name}:{key}" for name in first for key in ("exp_avg", "exp_avg_sq", "step")}
+    assert {key.rpartition(":")[0] for key in stored} == set(first) and {key.rpartition(":")[2] for key in stored} == STATE_OF[name]
     with torch.no_grad():
         for name, parameter in second.items():
             parameter.copy_(first[name])

@@ -11,7 +11,7 @@ from graft.training.errors import InputError
 from graft.training.settings import ObjectiveSettings, OptimiserSettings, PrecisionSettings, ScheduleSettings, Settings
 
 ABSURD = [
-    (OptimiserSettings, {"name": "lion"}, "optimiser"),
+    (OptimiserSettings, {"name": "sgd"}, "optimiser"),
     (OptimiserSettings, {"learning_rate": 0.0}, "learning rate"),
     (OptimiserSettings, {"learning_rate": -1e-4}, "learning rate"),
     (OptimiserSettings, {"learning_rate": 0.8}, "learning rate"),

@@ -33,9 +33,9 @@ from ...data.shapes import Shape, judged_rates, random_shape
 from ...files.header import read_header
 from ...files.tensors import read_tensors
 from ...files.write import write_json, write_safetensors
+from ...optimisers import Muon
 from ...sample import euler, shifted, simple_sigmas
 from ..flux import Flux, FluxConfig, image_ids, pack, text_ids, unpack
-from .muon import Muon
 from .pack import read_packed
 from .pyramid import latents_of, quarter_size
 from .text_encoder import PADDING, TOKENS, TextEncoder, token_ids
@@ -104,9 +104,10 @@ def learning_rate(step: int, options: argparse.Namespace) -> float:
 
 
 def noised(x_0: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """x_t, t [B] drawn towards noise, and the noise."""
+    """x_t, t [B] drawn towards noise (logit-normal, one in each of B equal parts of its range), and the noise."""
     noise = torch.randn(x_0.shape, generator=random)
-    t = shifted(torch.sigmoid(torch.randn(len(x_0), generator=random)), SHIFT)
+    part = (torch.arange(len(x_0)) + torch.rand(len(x_0), generator=random)) / len(x_0)
+    t = shifted(torch.sigmoid(torch.special.ndtri(part.clamp(1e-6, 1 - 1e-6))), SHIFT)
     return (1 - t[:, None, None]) * x_0 + t[:, None, None] * noise, t, noise
 
 

@@ -13,9 +13,9 @@ from graft.training.models.flux import Flux
 from graft.training.models.nano import make_base
 from graft.training.models.nano.autoencoder import Autoencoder
 from graft.training.models.nano.make_autoencoder import file_tensors, new_decoder
-from graft.training.models.nano.muon import orthogonal
 from graft.training.models.nano.pack import pack_checkpoint, read_packed
 from graft.training.models.nano.text_encoder import TextEncoder
+from graft.training.optimisers import orthogonal
 
 
 def options(**changes: object) -> argparse.Namespace:

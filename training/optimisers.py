@@ -1,0 +1,117 @@
+"""Optimisers that torch lacks, or has in a form that does not fit here: Lion, and Muon with AdamW for what is no matrix.
+
+torch.optim.Muon takes matrices alone and iterates in BF16, which a CPU without BF16 instructions emulates at a fraction of its speed; this one
+takes every tensor of a network and iterates in fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
+MOMENTUM = 0.95
+ADAM_RMS = 0.2
+"""Root mean square of a usual AdamW update, which Muon's is brought to (Liu et al. 2025, arXiv:2502.16982): so AdamW's rates fit."""
+
+
+class Lion(torch.optim.Optimizer):
+    """Sign of an interpolated momentum, decoupled weight decay (Chen et al. 2023, arXiv:2302.06675). Wants a third to a tenth of AdamW's rate."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            gradients = [parameter.grad for parameter in parameters]
+            averages = [self._average(parameter) for parameter in parameters]
+            for_update, for_average = group["betas"]
+            updates = torch._foreach_lerp(gradients, averages, for_update)
+            torch._foreach_sign_(updates)
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+            torch._foreach_lerp_(averages, gradients, 1 - for_average)
+
+    def _average(self, parameter: nn.Parameter) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["exp_avg"] = torch.zeros_like(parameter)
+        return state["exp_avg"]
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum made orthogonal for matrices (Jordan et al. 2024, kellerjordan.github.io/posts/muon), AdamW for vectors, scalars and kernels.
+
+    The momentum of matrices is 0.95, as published; `betas` and `eps` are those of AdamW.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self._fused = fused
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for matrix in (parameter for parameter in moving if parameter.ndim == 2):
+                self._step_matrix(matrix, group)
+            self._step_others([parameter for parameter in moving if parameter.ndim != 2], group)
+
+    def _step_matrix(self, matrix: nn.Parameter, group: dict) -> None:
+        state, gradient = self.state[matrix], matrix.grad
+        assert gradient is not None
+        if not state:
+            state["momentum"] = torch.zeros_like(matrix)
+        state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+        update = orthogonal(torch.lerp(gradient, state["momentum"], MOMENTUM))
+        matrix.mul_(1 - group["lr"] * group["weight_decay"])
+        matrix.add_(update, alpha=-group["lr"] * ADAM_RMS * max(matrix.shape) ** 0.5)
+
+    def _step_others(self, parameters: list[nn.Parameter], group: dict) -> None:
+        for state, parameter in ((self.state[parameter], parameter) for parameter in parameters):
+            if not state:
+                state["step"] = torch.zeros((), device=parameter.device)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        states = [self.state[parameter] for parameter in parameters]
+        adamw(
+            params=list(parameters),
+            grads=[gradient for parameter in parameters if (gradient := parameter.grad) is not None],
+            exp_avgs=[state["exp_avg"] for state in states],
+            exp_avg_sqs=[state["exp_avg_sq"] for state in states],
+            max_exp_avg_sqs=[],
+            state_steps=[state["step"] for state in states],
+            fused=self._fused, amsgrad=False, maximize=False, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
+            beta1=group["betas"][0], beta2=group["betas"][1],
+        )  # fmt: skip
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """The nearest (semi-)orthogonal matrix to [M, N], roughly: five Newton-Schulz steps of order five.
+
+    Every step multiplies by a polynomial of the Gram matrix from the left, so the steps run on the small square matrix alone and reach the
+    wide one once, at the end.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / (x.norm() + 1e-7)
+    gram, product = x @ x.T, torch.eye(len(x), device=x.device)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product, gram = factor @ product, factor @ gram @ factor
+    x = product @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
