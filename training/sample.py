@@ -198,14 +198,14 @@ def sample(
     try:
         for number, first in enumerate(range(0, len(noise), size)):
             rows = slice(first, first + size)
-            velocity = flux_velocity(model, positive.part(rows), guidance, mu, _part(control, rows), _part(opposite, rows), cfg)
+            velocity = velocity_field(model, positive.part(rows), guidance, mu, _part(control, rows), _part(opposite, rows), cfg)
             made.append(_integrate(velocity, noise[rows].float().to(_device(model)), sigmas, progress, number * steps).cpu())
     finally:
         progress.finish()
     return torch.cat(made) / LATENT_SCALE + LATENT_SHIFT
 
 
-def flux_velocity(
+def velocity_field(
     model: Flux,
     prompt: Prompt,
     guidance: float,

@@ -21,7 +21,7 @@ from ...training.sample import (
     Prompt,
     Velocity,
     euler,
-    flux_velocity,
+    velocity_field,
     noised,
     simple_sigmas,
 )
@@ -88,7 +88,7 @@ def _velocity(flux: Flux, tokens: Tensor, extras: dict[str, Any], x: Tensor, net
     prompt = Prompt(fitted_to_batch(tokens, len(x)), fitted_to_batch(extras["pooled_output"], len(x)))
     applied: AppliedControl | None = extras.get("control")
     control = None if applied is None else _control(applied, networks(applied.control_net), x)
-    return flux_velocity(flux, prompt, float(extras.get("guidance", FLUX_GUIDANCE)), FLUX_SHIFT, control)
+    return velocity_field(flux, prompt, float(extras.get("guidance", FLUX_GUIDANCE)), FLUX_SHIFT, control)
 
 
 def _control(applied: AppliedControl, network: Any, x: Tensor) -> Control:

@@ -49,8 +49,10 @@ def test_the_flat_file_gives_the_cast_weights_outputs(layout, double, single, tr
     read = controlnet_from_weights(read_tensors(path)).float()
     for parameter in module.parameters():
         parameter.data = parameter.data.bfloat16().float()
+    cast = module.state_dict()
+    assert all(torch.equal(tensor, cast[name]) for name, tensor in read.state_dict().items())
     for found, expected in zip(_outputs(read, batch(layout)), _outputs(module, batch(layout)), strict=True):
-        assert torch.equal(found, expected)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)  # a product's last bit may depend on where in memory its factors lie
     assert read_header(path).metadata["graft.layout"] == layout
     assert read_header(path).metadata["modelspec.architecture"] == "flux-1-dev/controlnet"
 
