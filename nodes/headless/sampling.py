@@ -21,9 +21,9 @@ from ...training.sample import (
     Prompt,
     Velocity,
     euler,
-    velocity_field,
     noised,
     simple_sigmas,
+    velocity_field,
 )
 from .modules import controlnet_module, encode_pixels, flux_module
 from .values import FLUX_GUIDANCE, AppliedControl, ControlNet, Model
