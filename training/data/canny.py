@@ -90,13 +90,8 @@ def canny_images(images: Tensor, low: int, high: int) -> Tensor:
 
 
 def edge_pixels(edges: Tensor) -> Tensor:
-    """Edges as a picture for an autoencoder: uint8 [B, H, W] in {0, 255} -> float [B, 3, H, W] in {0, 1}, white on black."""
+    """Edges as a picture: uint8 [B, H, W] in {0, 255} -> float [B, 3, H, W] in {0, 1}, white on black."""
     return edges.float().div(255).unsqueeze(1).repeat(1, 3, 1, 1)
-
-
-def edge_hint(edges: Tensor) -> Tensor:
-    """Edges as a pixel hint for an XLabs ControlNet: uint8 [B, H, W] in {0, 255} -> float [B, 3, H, W], edges 1, the rest -1."""
-    return edge_pixels(edges) * 2 - 1
 
 
 def _require_range(name: str, ends: tuple[int, int]) -> None:

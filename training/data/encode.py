@@ -16,11 +16,11 @@ from ..errors import InputError
 from ..files.write import require_writable_folder
 from ..flux_space import FLUX_LATENT_SPACE, LatentSpace
 from ..progress import NO_PROGRESS, Progress
+from .dataset import Dataset, GivenHints, Sample, split_held_out
 from .encode_latents import ImageEncoder, LatentParts
 from .encode_pictures import PictureParts
 from .encode_text import TextEncoder, TextParts
 from .encoded import Encoded, EncodedSample, HintForm, load_index, save_index
-from .folder import ImageFolder, Sample, split_held_out
 from .keys import content_key
 from .shards import Rows, Shelf, remove_leftovers
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def encode_dataset(
-    dataset: ImageFolder,
+    dataset: Dataset,
     encode_images: ImageEncoder,
     encode_text: TextEncoder,
     image_identity: str,
@@ -84,7 +84,7 @@ def encode_dataset(
     return encoded
 
 
-def _hint_variants(dataset: ImageFolder, hint_form: HintForm, hint_variants: int) -> int:
+def _hint_variants(dataset: Dataset, hint_form: HintForm, hint_variants: int) -> int:
     if hint_form not in ("none", "pixels", "latents"):
         raise InputError("hint form", expected="none, pixels or latents", found=hint_form, remedy="Take the ControlNet layout's own.")
     if not 1 <= hint_variants <= HINT_VARIANTS_LIMIT:
@@ -95,10 +95,17 @@ def _hint_variants(dataset: ImageFolder, hint_form: HintForm, hint_variants: int
 
 
 def _hint_parts(pictures: PictureParts, latents: LatentParts, hint_form: HintForm, variants: int) -> dict[str, Rows]:
+    if isinstance(pictures.dataset.hint, GivenHints):
+        return {} if hint_form == "none" else _given_hint_parts(pictures, latents, hint_form)
     if hint_form == "latents":
         return {"hints": latents.hints(variants)}
     # Drawn pixel hints are made from the pictures while training goes on.
     return {"edges": pictures.fixed_edges(latents.pictures)} if hint_form == "pixels" and pictures.dataset.hint.is_fixed else {}
+
+
+def _given_hint_parts(pictures: PictureParts, latents: LatentParts, hint_form: HintForm) -> dict[str, Rows]:
+    rows = pictures.given_hints()
+    return {"hint pictures": rows, **({"hints": latents.given_hints(rows)} if hint_form == "latents" else {})}
 
 
 def _text_parts(samples: Sequence[Sample], text: TextParts) -> dict[str, Rows]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..flux_space import LatentSpace
 from .canny import edge_pixels
+from .dataset import GivenHints
 from .encode_pictures import PictureParts
 from .keys import KeyPart
 from .shards import Report, Rows, Shard, ShardPlan, batches_of
@@ -40,7 +41,7 @@ class LatentParts:
             batches = [self._encode(_pixels(self.pictures.stack("pictures", rows)), rows) for rows in batches_of(plan, report)]
             return {"latents": torch.cat(batches)}, {}
 
-        return self._rows("latents", make, "picture encoded")
+        return self._rows("latents", self.parts.digests, make, "picture encoded")
 
     def hints(self, variants: int) -> Rows:
         """Latents of edge pictures, white on black, with `variants` draws of the thresholds: fp32 rows [variants, C, H/8, W/8]."""
@@ -49,7 +50,17 @@ class LatentParts:
             return {"hints": torch.cat([self._encode_variants(rows, variants) for rows in batches_of(plan, report)])}, {}
 
         recipe = self.parts.dataset.hint
-        return self._rows("hints", make, "hint encoded", recipe.low, recipe.high, variants)
+        assert not isinstance(recipe, GivenHints), "they are encoded by given_hints"
+        return self._rows("hints", self.parts.digests, make, "hint encoded", recipe.low, recipe.high, variants)
+
+    def given_hints(self, hint_pictures: Rows) -> Rows:
+        """Latents of hints that come as pictures: fp32 rows [1, C, H/8, W/8], as `hints` has them with one variant."""
+
+        def make(plan: ShardPlan, report: Report) -> Shard:
+            batches = [self._encode(_pixels(hint_pictures.stack("hint pictures", rows)), rows) for rows in batches_of(plan, report)]
+            return {"hints": torch.cat(batches).unsqueeze(1)}, {}
+
+        return self._rows("given-hints", self.parts.hint_digests, make, "hint encoded")
 
     def _encode_variants(self, rows: Sequence[int], variants: int) -> Tensor:
         edges = [torch.from_numpy(self.parts.edges(self.pictures, rows, variant)) for variant in range(variants)]
@@ -67,10 +78,12 @@ class LatentParts:
             raise InputError("autoencoder", expected="finite latents", found=found, remedy=remedy)
         return (raw - self.space.shift) * self.space.scale
 
-    def _rows(self, kind: str, make: Callable[[ShardPlan, Report], Shard], unit: str, *setup: KeyPart) -> Rows:
+    def _rows(
+        self, kind: str, contents: Sequence[KeyPart], make: Callable[[ShardPlan, Report], Shard], unit: str, *setup: KeyPart
+    ) -> Rows:
         parts = self.parts
         base = (_LATENTS_VERSION, self.identity, parts.dataset.resolution_px, self.space.shift, self.space.scale)
-        return parts.shelf.rows(kind, parts.digests, parts.rows_per_shard, make, unit, *base, *setup)
+        return parts.shelf.rows(kind, contents, parts.rows_per_shard, make, unit, *base, *setup)
 
 
 def _pixels(pictures: Tensor) -> Tensor:

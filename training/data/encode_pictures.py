@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from .canny import canny_edges
-from .folder import ImageFolder, Problem, Sample
+from .canny import CannyRecipe, canny_edges
+from .dataset import Dataset, Problem, Sample
 from .picture_header import UnreadablePictureError
 from .shards import Report, Rows, Shard, ShardPlan, Shelf, batches_of, rows_for
 
@@ -24,7 +24,7 @@ _DECODERS = 2
 class PictureParts:
     """Makes what needs no encoder. `unreadable` fills up while pictures are decoded."""
 
-    dataset: ImageFolder
+    dataset: Dataset
     samples: Sequence[Sample]
     shelf: Shelf
     unreadable: list[Problem] = field(default_factory=list)
@@ -58,15 +58,33 @@ class PictureParts:
             packed = [np.packbits(self.edges(pictures, rows, 0) > 0, axis=-1) for rows in batches_of(plan, report)]
             return {"edges": torch.from_numpy(np.concatenate(packed))}, {}
 
-        recipe = self.dataset.hint
+        recipe = self._canny()
         return self.shelf.rows(
             "edges", self.digests, self.rows_per_shard, make, "hint", self.dataset.resolution_px, recipe.low, recipe.high
         )
 
     def edges(self, pictures: Rows, rows: Sequence[int], variant: int) -> np.ndarray:
         """Edges of some rows with the thresholds of one variant: uint8 [len(rows), H, W] in {0, 255}."""
-        pairs = [self.dataset.hint.thresholds(SHARED_SEED, self.samples[row].digest, variant) for row in rows]
+        pairs = [self._canny().thresholds(SHARED_SEED, self.samples[row].digest, variant) for row in rows]
         return np.stack([canny_edges(pictures.read("pictures", row).numpy(), *pair) for row, pair in zip(rows, pairs, strict=True)])
+
+    def given_hints(self) -> Rows:
+        """Hints that come as pictures: uint8 rows [H, W, 3].
+
+        Raises:
+            InputError: they cannot be read any more.
+        """
+
+        def make(plan: ShardPlan, report: Report) -> Shard:
+            hints = [torch.from_numpy(self.dataset.read_hint(self.samples[row])) for rows in batches_of(plan, report) for row in rows]
+            return {"hint pictures": torch.stack(hints)}, {}
+
+        return self.shelf.rows("hint-pictures", self.hint_digests, self.rows_per_shard, make, "hint read", self.dataset.resolution_px)
+
+    @property
+    def hint_digests(self) -> list[str]:
+        """What given hints are known by."""
+        return [sample.hint_digest for sample in self.samples]
 
     @property
     def digests(self) -> list[str]:
@@ -77,6 +95,11 @@ class PictureParts:
     def rows_per_shard(self) -> int:
         """The same for pictures and for everything that is made of them."""
         return rows_for(self.dataset.resolution_px**2 * 3)
+
+    def _canny(self) -> CannyRecipe:
+        recipe = self.dataset.hint
+        assert isinstance(recipe, CannyRecipe), "given hints are not drawn"
+        return recipe
 
     def _decode(self, decoders: ThreadPoolExecutor, plan: ShardPlan, report: Report) -> Shard | None:
         side = self.dataset.resolution_px

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..files.write import write_bytes
-from .canny import CannyRecipe, canny_edges, edge_hint
+from .canny import CannyRecipe, canny_edges, edge_pixels
+from .dataset import GivenHints, HintRecipe, Problem, hint_fields, hint_recipe
 from .encode_pictures import SHARED_SEED
-from .folder import Problem
 from .keys import drawn_number
 from .shards import Rows
 
@@ -42,7 +42,7 @@ class Encoded:
     key: str
     """Stands for everything that training sees, what was left out included."""
     resolution_px: int
-    recipe: CannyRecipe
+    recipe: HintRecipe
     hint_form: HintForm
     hint_variants: int
     """Hints per picture that were encoded ahead; 0 unless `hint_form` is latents."""
@@ -78,7 +78,10 @@ class Encoded:
         return self.parts["pictures"].stack("pictures", [sample.row for sample in samples])
 
     def edges(self, samples: Sequence[EncodedSample], seed: int, epochs: Sequence[int]) -> Tensor:
-        """Edges with the thresholds that training uses for each sample in each epoch: uint8 [B, H, W] in {0, 255}."""
+        """Edges of the pictures, to measure by: uint8 [B, H, W] in {0, 255}.
+
+        With the thresholds that training uses for each sample in each epoch, or the usual ones where hints are given as pictures.
+        """
         if "edges" in self.parts:
             packed = self.parts["edges"].stack("edges", [sample.row for sample in samples])
             return torch.from_numpy(np.unpackbits(packed.numpy(), axis=-1)) * 255
@@ -90,17 +93,26 @@ class Encoded:
         """What the ControlNet is given.
 
         Returns:
-            pixels: fp32 [B, 3, H, W], 1 on edges and -1 elsewhere; latents: fp32 [B, C, H/8, W/8] like `latents`; None without hints.
+            pixels: fp32 [B, 3, H, W] in -1..1 (edges: 1, the rest -1); latents: fp32 [B, C, H/8, W/8] like `latents`; None without hints.
         """
         if self.hint_form == "none":
             return None
         if self.hint_form == "pixels":
-            return edge_hint(self.edges(samples, seed, epochs))
+            return self.hint_pictures(samples, seed, epochs) * 2 - 1
         variants = [self._variant(sample, seed, epoch) for sample, epoch in zip(samples, epochs, strict=True)]
         rows = self.parts["hints"]
         return torch.stack([rows.read("hints", sample.row)[variant] for sample, variant in zip(samples, variants, strict=True)])
 
+    def hint_pictures(self, samples: Sequence[EncodedSample], seed: int, epochs: Sequence[int]) -> Tensor:
+        """The hints as pictures, whatever their form: fp32 [B, 3, H, W] in 0..1; edges are white on black."""
+        if "hint pictures" not in self.parts:
+            return edge_pixels(self.edges(samples, seed, epochs))
+        pictures = self.parts["hint pictures"].stack("hint pictures", [sample.row for sample in samples])
+        return pictures.permute(0, 3, 1, 2).float().div(255).contiguous()
+
     def _thresholds(self, sample: EncodedSample, seed: int, epoch: int) -> tuple[int, int]:
+        if isinstance(self.recipe, GivenHints):
+            return CannyRecipe().thresholds(seed, sample.digest, epoch)
         if self.hint_form == "latents":
             return self.recipe.thresholds(SHARED_SEED, sample.digest, self._variant(sample, seed, epoch))
         return self.recipe.thresholds(seed, sample.digest, epoch)
@@ -112,7 +124,7 @@ class Encoded:
 def save_index(encoded: Encoded, lookup_key: str) -> None:
     """Writes the handle beside the shards, so that the next call finds it without looking at them."""
     index: dict[str, Any] = {
-        "key": encoded.key, "resolution_px": encoded.resolution_px, "recipe": asdict(encoded.recipe), "hint_form": encoded.hint_form,
+        "key": encoded.key, "resolution_px": encoded.resolution_px, "recipe": hint_fields(encoded.recipe), "hint_form": encoded.hint_form,
         "hint_variants": encoded.hint_variants, "train": [_row(sample) for sample in encoded.train],
         "held_out": [_row(sample) for sample in encoded.held_out], "skipped": [[entry.name, entry.what] for entry in encoded.skipped],
         "parts": {part: [rows.rows_per_shard, rows.names, rows.sizes_bytes()] for part, rows in encoded.parts.items()},
@@ -138,7 +150,7 @@ def _index_path(folder: Path, lookup_key: str) -> Path:
 def _from_index(folder: Path, index: dict[str, Any]) -> Encoded:
     return Encoded(
         folder=folder, key=index["key"], resolution_px=index["resolution_px"],
-        recipe=CannyRecipe(**{side: (ends[0], ends[1]) for side, ends in index["recipe"].items()}),
+        recipe=hint_recipe(index["recipe"]),
         hint_form=index["hint_form"], hint_variants=index["hint_variants"],
         train=tuple(EncodedSample(*row) for row in index["train"]), held_out=tuple(EncodedSample(*row) for row in index["held_out"]),
         skipped=tuple(Problem(*row) for row in index["skipped"]),

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..files.digest import KnownDigests, stamp_of
 from .canny import CannyRecipe
+from .dataset import Problem, Sample, list_problems, require_held_out, require_resolution, split_held_out
 from .keys import content_key
 from .picture import decode_picture, fit_square, read_file, read_picture
 from .picture_header import UnreadablePictureError, read_picture_header
@@ -24,35 +25,11 @@ __all__ = ["PICTURE_ENDINGS", "ImageFolder", "Problem", "Sample", "list_problems
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 CAPTION_ENDING = ".txt"
 CAPTION_LIMIT_BYTES = 64 * 1024
-RESOLUTION_STEP_PX = 16
-PROBLEMS_SHOWN = 20
 _READERS = 4
 # Part of every key: raise it when the same files would give other pictures or captions.
 _DATA_VERSION = 1
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing wrong with one file."""
-
-    name: str
-    what: str
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One picture with its caption, known by content."""
-
-    path: Path
-    caption: str
-    digest: str
-    """SHA-256 of the picture file's bytes."""
-
-    @property
-    def name(self) -> str:
-        return self.path.name
 
 
 @dataclass(frozen=True)
@@ -78,11 +55,8 @@ class ImageFolder:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
-        if self.resolution_px < RESOLUTION_STEP_PX or self.resolution_px % RESOLUTION_STEP_PX:
-            remedy = f"{max(round(self.resolution_px / RESOLUTION_STEP_PX), 1) * RESOLUTION_STEP_PX} is the nearest."
-            raise InputError("resolution", expected=f"a multiple of {RESOLUTION_STEP_PX}", found=self.resolution_px, remedy=remedy)
-        if self.held_out < 0:
-            raise InputError("held-out pictures", expected="0 or more", found=self.held_out, remedy="Hold out 16, for example.")
+        require_resolution(self.resolution_px)
+        require_held_out(self.held_out)
         _require_choice("on_unreadable", self.on_unreadable, ("stop", "skip"))
         _require_choice("caption_missing", self.caption_missing, ("stop", "empty"))
 
@@ -110,10 +84,14 @@ class ImageFolder:
         Raises:
             UnreadablePictureError: it cannot be decoded, or is no longer the file that was scanned.
         """
-        data = read_file(sample.path)
+        data = read_file(self.path / sample.name)
         if hashlib.sha256(data).hexdigest() != sample.digest:
             raise UnreadablePictureError("was changed while it was in use")
         return fit_square(decode_picture(data), self.resolution_px)
+
+    def read_hint(self, sample: Sample) -> np.ndarray:
+        """A folder's hints are made from its pictures; none are given."""
+        raise AssertionError(f"{sample.name} has no hint of its own")
 
     def key(self, samples: Sequence[Sample] | None = None) -> str:
         """A hash of everything that training sees: picture and caption contents, their order, resolution, hint and split.
@@ -151,7 +129,7 @@ class ImageFolder:
             return text
         if not text and self.caption_missing == "stop":
             return Problem(picture.name, _MISSING_CAPTION)
-        return Sample(picture, text, digest)
+        return Sample(picture.name, text, digest)
 
 
 _MISSING_CAPTION = "has no caption"
@@ -172,34 +150,6 @@ def _picture_digest(picture: Path) -> str:
         digest = hashlib.sha256(data).hexdigest()
         _DIGESTS.remember(stamp, digest)
     return digest
-
-
-def split_held_out(digests: Sequence[str], held_out: int) -> tuple[list[int], list[int]]:
-    """Splits samples into training and held-out ones by their pictures' content.
-
-    The held-out ones are those with the smallest digests, so the split depends neither on names nor on captions, and adding a
-    picture moves at most one. Copies of a held-out picture are in neither part: they would be trained on otherwise.
-
-    Returns:
-        Positions of the training samples and of the held-out ones, both in the samples' own order.
-
-    Raises:
-        InputError: nothing would be left to train on.
-    """
-    chosen = set(sorted(set(digests))[:held_out])
-    train = [position for position, digest in enumerate(digests) if digest not in chosen]
-    first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
-    if not train:
-        found = f"{len(set(digests))} different usable pictures, of which {held_out} are to be held out"
-        raise InputError("held-out pictures", expected="fewer than there are pictures", found=found, remedy="Hold out fewer, or add some.")
-    return train, sorted(first[digest] for digest in chosen)
-
-
-def list_problems(problems: Sequence[Problem]) -> str:
-    """The count and the first PROBLEMS_SHOWN problems, each with the name of its file."""
-    shown = "; ".join(f"{problem.name} {problem.what}" for problem in problems[:PROBLEMS_SHOWN])
-    rest = len(problems) - PROBLEMS_SHOWN
-    return f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}: {shown}" + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _list_files(folder: Path) -> list[Path]:

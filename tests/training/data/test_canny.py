@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from graft.training.data.canny import CannyRecipe, canny_edges, canny_images, edge_hint, edge_pixels
+from graft.training.data.canny import CannyRecipe, canny_edges, canny_images, edge_pixels
 from graft.training.errors import InputError
 
 
@@ -50,8 +50,7 @@ def test_the_node_sees_the_same_edges_as_the_data_set(square: np.ndarray) -> Non
 def test_hint_ranges() -> None:
     edges = torch.tensor([[[0, 255], [255, 0]]], dtype=torch.uint8)
     assert torch.equal(edge_pixels(edges)[0, 2], torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
-    assert torch.equal(edge_hint(edges)[0, 0], torch.tensor([[-1.0, 1.0], [1.0, -1.0]]))
-    assert edge_hint(edges).shape == (1, 3, 2, 2)
+    assert edge_pixels(edges).shape == (1, 3, 2, 2)
 
 
 def test_fixed_thresholds_stay() -> None:

@@ -1,0 +1,142 @@
+"""What every data set is to those who encode it: pictures with captions and hints, known by content, wherever they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from ..errors import InputError
+from .canny import CannyRecipe
+
+RESOLUTION_STEP_PX = 16
+PROBLEMS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture with its caption, known by content."""
+
+    name: str
+    """What the user knows it by: a file's name, a place in a batch."""
+    caption: str
+    digest: str
+    """SHA-256 of the picture, before it is scaled."""
+    hint_digest: str = ""
+    """SHA-256 of its hint, where hints are given as pictures."""
+
+
+@dataclass(frozen=True)
+class GivenHints:
+    """Hints that come as pictures beside the data's own, made by any program; nothing is drawn."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every picture always gets the same hint."""
+        return True
+
+    def describe(self) -> str:
+        """In words, for file metadata and reports."""
+        return "given as pictures"
+
+
+HintRecipe: TypeAlias = "CannyRecipe | GivenHints"
+
+
+def hint_fields(recipe: HintRecipe) -> dict[str, Any]:
+    """A recipe as plain values; `hint_recipe` reads them back."""
+    return {"given": True} if isinstance(recipe, GivenHints) else asdict(recipe)
+
+
+def hint_recipe(fields: dict[str, Any]) -> HintRecipe:
+    return GivenHints() if "given" in fields else CannyRecipe(**{side: (ends[0], ends[1]) for side, ends in fields.items()})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with one picture."""
+
+    name: str
+    what: str
+
+
+class Dataset(Protocol):
+    """A description of pictures, captions and hints, from which they can be read one by one."""
+
+    @property
+    def resolution_px(self) -> int:
+        """Side of the square to which every picture is scaled and cropped at its centre."""
+
+    @property
+    def hint(self) -> HintRecipe:
+        """How hints come about."""
+
+    @property
+    def held_out(self) -> int:
+        """How many pictures are kept for validation and never trained on."""
+
+    @property
+    def on_unreadable(self) -> Literal["stop", "skip"]:
+        """What to do about pictures that turn out to be unreadable."""
+
+    def scan(self) -> tuple[Sample, ...]:
+        """All samples. Raises InputError listing what is wrong with them."""
+
+    def read(self, sample: Sample) -> np.ndarray:
+        """Its picture, uint8 RGB [resolution_px, resolution_px, 3]. Raises UnreadablePictureError."""
+
+    def read_hint(self, sample: Sample) -> np.ndarray:
+        """Its given hint, scaled and cropped like the picture, uint8 RGB. Raises InputError."""
+
+    def key(self, samples: Sequence[Sample] | None = None) -> str:
+        """A hash of everything that training sees."""
+
+    def refuse_or_skip(self, problems: Iterable[Problem]) -> None:
+        """Stops with a list of all problems, or logs them where the user chose to skip."""
+
+
+def require_resolution(resolution_px: int) -> None:
+    """Raises:
+    InputError: the side of the square cannot be encoded.
+    """
+    if resolution_px < RESOLUTION_STEP_PX or resolution_px % RESOLUTION_STEP_PX:
+        remedy = f"{max(round(resolution_px / RESOLUTION_STEP_PX), 1) * RESOLUTION_STEP_PX} is the nearest."
+        raise InputError("resolution", expected=f"a multiple of {RESOLUTION_STEP_PX}", found=resolution_px, remedy=remedy)
+
+
+def require_held_out(held_out: int) -> None:
+    """Raises:
+    InputError: a negative number of held-out pictures.
+    """
+    if held_out < 0:
+        raise InputError("held-out pictures", expected="0 or more", found=held_out, remedy="Hold out 16, for example.")
+
+
+def split_held_out(digests: Sequence[str], held_out: int) -> tuple[list[int], list[int]]:
+    """Splits samples into training and held-out ones by their pictures' content.
+
+    The held-out ones are those with the smallest digests, so the split depends neither on names nor on captions, and adding a
+    picture moves at most one. Copies of a held-out picture are in neither part: they would be trained on otherwise.
+
+    Returns:
+        Positions of the training samples and of the held-out ones, both in the samples' own order.
+
+    Raises:
+        InputError: nothing would be left to train on.
+    """
+    chosen = set(sorted(set(digests))[:held_out])
+    train = [position for position, digest in enumerate(digests) if digest not in chosen]
+    first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
+    if not train:
+        found = f"{len(set(digests))} different usable pictures, of which {held_out} are to be held out"
+        raise InputError("held-out pictures", expected="fewer than there are pictures", found=found, remedy="Hold out fewer, or add some.")
+    return train, sorted(first[digest] for digest in chosen)
+
+
+def list_problems(problems: Sequence[Problem]) -> str:
+    """The count and the first PROBLEMS_SHOWN problems, each with the name of its picture."""
+    shown = "; ".join(f"{problem.name} {problem.what}" for problem in problems[:PROBLEMS_SHOWN])
+    rest = len(problems) - PROBLEMS_SHOWN
+    return f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}: {shown}" + (f"; and {rest} more" if rest > 0 else "")
