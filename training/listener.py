@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from torch import Tensor
 
 from .history import HeldOutRecord, StepRecord
 
-Wish = Literal["go on", "save", "stop"]
-"""After the step just finished: nothing; a checkpoint now; or stop, save and let the graph go on with what is trained."""
+if TYPE_CHECKING:
+    from .learner import Learner
+    from .loop import Training
+
+Wish = Literal["save", "sample", "stop"]
+"""After the step just finished: a checkpoint now; pictures now; or stop, save and let the graph go on with what is trained."""
 
 
 class Listener(Protocol):
-    """Called in the loop's own thread: it must return at once."""
+    """Called in the loop's own thread. Nothing that it does may change what is trained: it looks at the learner only."""
+
+    def begin(self, learner: Learner, training: Training) -> None:
+        """Training is about to go on from `learner.step` to `training.until_step`."""
 
     def step(self, record: StepRecord, weights: Callable[[], Mapping[str, Tensor]]) -> None:
         """A step has finished. `weights()` gives the trained tensors as they are now (a view: copy what is to be kept)."""
@@ -22,17 +29,36 @@ class Listener(Protocol):
     def held_out(self, record: HeldOutRecord) -> None:
         """The held-out loss was taken."""
 
-    def wish(self) -> Wish:
-        """Asked after each step; a wish is fulfilled once."""
+    def wishes(self) -> Collection[Wish]:
+        """Asked after each step: what was wished for since the last time it was asked."""
+
+    def sample(self, learner: Learner) -> None:
+        """The wish for pictures, fulfilled by whoever listens: the learner is at rest."""
+
+    def saved(self, step: int) -> None:
+        """A checkpoint of `step` steps lies on the disk."""
+
+    def end(self, error: BaseException | None) -> None:
+        """Training is over: well (at the last step, or stopped by a wish), or because of `error`. What could be saved is saved."""
 
 
-class _Nobody:
+class Silent:
+    """Hears everything, wishes for nothing: what listeners begin from."""
+
+    def begin(self, learner: Learner, training: Training) -> None: ...
+
     def step(self, record: StepRecord, weights: Callable[[], Mapping[str, Tensor]]) -> None: ...
 
     def held_out(self, record: HeldOutRecord) -> None: ...
 
-    def wish(self) -> Wish:
-        return "go on"
+    def wishes(self) -> Collection[Wish]:
+        return ()
+
+    def sample(self, learner: Learner) -> None: ...
+
+    def saved(self, step: int) -> None: ...
+
+    def end(self, error: BaseException | None) -> None: ...
 
 
-NO_LISTENER: Listener = _Nobody()
+NO_LISTENER: Listener = Silent()

@@ -15,9 +15,9 @@ from .data.batches import Batch, Batches, held_out_batch
 from .data.encoded import Encoded
 from .errors import InputError
 from .guard import require_finite
-from .history import HeldOutRecord, StepRecord
+from .history import HeldOutRecord, History, StepRecord
 from .learner import Learner
-from .listener import NO_LISTENER, Listener, Wish
+from .listener import NO_LISTENER, Listener
 from .memory import begin_peak, peak_memory_bytes
 from .objective import HELD_OUT_TIMES, bucket_sums, draw, drop_captions, flow_matching_loss, held_out_draws
 from .optimise import clip_gradients, learning_rate
@@ -38,8 +38,15 @@ class Training:
     """The absolute step to reach."""
     progress: Progress = NO_PROGRESS
     listener: Listener = NO_LISTENER
+    earlier: History = field(default_factory=History)
+    """What the runs that this one began from have measured."""
     started: float = field(default_factory=lambda: time.perf_counter())
     """When this sitting began, on the clock of time.perf_counter."""
+
+    def history(self, step: int) -> History:
+        """Everything that led to the first `step` steps, earlier runs included."""
+        own = self.run.history.read().up_to(step)
+        return self.earlier.followed_by(own.after(self.earlier.steps[-1].step) if self.earlier.steps else own)
 
     def facts(self, learner: Learner, why: str) -> dict[str, Any]:
         """What is noted with a checkpoint. The wall time counts everything: steps, held-out losses and checkpoints, of earlier sittings too."""
@@ -64,18 +71,22 @@ def train(learner: Learner, training: Training) -> None:
     settings, run, progress, listener, end = learner.settings, training.run, training.progress, training.listener, training.until_step
     measured = {record.step for record in run.history.read().held_out}
     with _keeping(learner, training), _batches(learner, training) as batches:
+        listener.begin(learner, training)
         measure(learner, training, measured, due=not measured)
-        wish: Wish = "go on"
-        while learner.step < end and wish != "stop":
+        stop = False
+        while learner.step < end and not stop:
             record = train_step(learner, batches, progress)
             run.history.append(record)
             progress.advance(record.step, loss=record.loss, learning_rate=record.learning_rate)
             listener.step(record, learner.weights.tensors)
-            wish = listener.wish()
-            last = learner.step == end or wish == "stop"
+            wishes = listener.wishes()
+            stop = "stop" in wishes
+            last = learner.step == end or stop
             measure(learner, training, measured, due=last or _every(settings.evaluate_every, learner.step))
-            if wish == "save" or (not last and _every(settings.checkpoint_every, learner.step)):
+            if not last and ("save" in wishes or _every(settings.checkpoint_every, learner.step)):
                 save(learner, training, "on the way")
+            if "sample" in wishes:
+                listener.sample(learner)
         save(learner, training, "end" if learner.step == end else "stopped")
 
 
@@ -147,6 +158,7 @@ def save(learner: Learner, training: Training, why: str) -> None:
         InputError: the disk is full or may not be written; earlier checkpoints stay.
     """
     training.run.save(learner.step, learner.parts(), lambda: training.facts(learner, why), learner.settings.keep_checkpoints)
+    training.listener.saved(learner.step)
 
 
 def conditions_of(batch: Batch, learner: Learner) -> Conditions:
@@ -174,9 +186,11 @@ def _keeping(learner: Learner, training: Training) -> Iterator[None]:
     training.progress.advance(first)
     try:
         yield
-    except BaseException:
+        training.listener.end(None)
+    except BaseException as error:
         if learner.step > first and not learner.changing:
             _save_before_leaving(learner, training)
+        training.listener.end(error)
         raise
     finally:
         training.progress.finish()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from .data.encoded import Encoded
 from .data.keys import content_key
 from .errors import InputError
+from .history import History
 from .learner import Learner
 from .listener import NO_LISTENER, Listener
 from .loop import Training, train
@@ -67,7 +68,8 @@ def train_to(
     with run.training():
         _go_on(learner, run, request)
         run.describe({**request.inputs, **_described_data(data), **_described_learner(learner)})
-        train(learner, Training(data=data, run=run, until_step=request.until_step, progress=progress, listener=listener))
+        earlier = request.parent.history() if request.parent else History()
+        train(learner, Training(data=data, run=run, until_step=request.until_step, progress=progress, listener=listener, earlier=earlier))
         return request.state(run, learner.step)
 
 
@@ -134,6 +136,8 @@ def _described_data(data: Encoded) -> dict[str, Any]:
 def _described_learner(learner: Learner) -> dict[str, Any]:
     module = learner.trainable.module
     described: dict[str, Any] = {"initial_fingerprint": learner.initial_fingerprint, "notes": list(getattr(module, "notes", ()))}
+    if isinstance(learner.base, FluxEmbedders):
+        described["base_sizes"] = asdict(learner.base.config)
     return {**described, "axes": list(module.config.axes)} if isinstance(module, FluxEmbedders) else described
 
 

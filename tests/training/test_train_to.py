@@ -16,6 +16,7 @@ import torch
 from graft.training.checkpoint import list_checkpoints
 from graft.training.errors import InputError
 from graft.training.files.fingerprint import fingerprint
+from graft.training.listener import Silent
 from graft.training.progress import NO_PROGRESS
 from graft.training.settings import OptimiserSettings
 from graft.training.store import RunStore
@@ -292,7 +293,10 @@ def test_held_out_losses_at_start_on_the_way_and_at_the_end(tiny_train, tiny_set
 def test_listeners_hear_every_step_and_can_save_and_stop(tiny_train, counted, elsewhere):
     heard, shown = [], []
 
-    class Panel:
+    class Panel(Silent):
+        def begin(self, learner, training):
+            heard.append(("begin", learner.step, training.until_step, [record.step for record in training.history(learner.step).steps]))
+
         def step(self, record, weights):
             heard.append(record.step)
             shown.append(fingerprint(dict(weights())))
@@ -300,11 +304,20 @@ def test_listeners_hear_every_step_and_can_save_and_stop(tiny_train, counted, el
         def held_out(self, record):
             heard.append(("held out", record.step))
 
-        def wish(self):
-            return {1: "save", 3: "stop"}.get(heard[-1], "go on")
+        def wishes(self):
+            return {1: ("save",), 3: ("stop", "save")}.get(heard[-1], ())
+
+        def saved(self, step):
+            heard.append(("saved", step))
+
+        def end(self, error):
+            heard.append(("end", error))
 
     stopped = tiny_train(9, listener=Panel())
-    assert heard == [("held out", 0), 1, 2, 3, ("held out", 3)] and stopped.step == 3 and stopped.partial and stopped.checkpoint.pinned
+    assert heard == [
+        ("begin", 0, 9, []), ("held out", 0), 1, ("saved", 1), 2, 3, ("held out", 3), ("saved", 3), ("end", None)
+    ]  # fmt: skip
+    assert stopped.step == 3 and stopped.partial and stopped.checkpoint.pinned
     assert len(set(shown)) == 3 and shown[2] == fingerprint(stopped.weights()) and steps_on_disk(stopped) == [1, 3]
     full = tiny_train(5)
     assert not full.partial and counted == [1, 2, 3, 4, 5]
