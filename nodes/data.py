@@ -9,12 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from ..training.data.canny import CannyRecipe, canny_images
+from ..training.data.dataset import Dataset
 from ..training.data.encode import encode_dataset
 from ..training.data.encoded import Encoded
 from ..training.data.folder import ImageFolder
 from ..training.data.shapes import shapes_folder
 from ..training.trainable.base import Recipe
-from .host import current_host
+from .host import Host, current_host
 from .types import DATASET, ENCODED, HINT, TRAINABLE, Inputs, choice, link, said_early, seed_input, whole
 
 
@@ -140,6 +141,11 @@ def folder_stamp(path: Path) -> str:
     return str([(name, state.st_size, state.st_mtime_ns) for name, state in found])
 
 
+def encoded_folder(host: Host) -> Path:
+    """Where everything that data sets are encoded to lies."""
+    return host.cache_folder() / "encoded"
+
+
 class EncodeDataset:
     """A data set as the transformer sees it, on disk."""
 
@@ -166,7 +172,7 @@ class EncodeDataset:
             }
         }
 
-    def execute(self, dataset: ImageFolder, clip: Any, vae: Any, trainable: Recipe, hint_variants: int) -> tuple[Encoded]:
+    def execute(self, dataset: Dataset, clip: Any, vae: Any, trainable: Recipe, hint_variants: int) -> tuple[Encoded]:
         host = current_host()
         encoded = encode_dataset(
             dataset,
@@ -174,7 +180,7 @@ class EncodeDataset:
             lambda captions: host.encode_text(clip, captions),
             image_identity=host.vae_fingerprint(vae),
             text_identity=host.clip_fingerprint(clip),
-            folder=host.cache_folder() / "encoded",
+            folder=encoded_folder(host),
             progress=host.progress(),
             hint_form=trainable.hint_form,
             hint_variants=hint_variants,

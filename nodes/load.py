@@ -1,15 +1,17 @@
-"""Stage 1 of the graph: the transformer that is trained on."""
+"""Stage 1 of the graph: what comes out of files, the transformer that is trained on and ControlNets trained before."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ..training.files.inspect import describe
 from ..training.files.precision import load_transformer_weights, loaded_fingerprint
 from ..training.models.nano import load_nano
+from ..training.trainable.controlnet_import import load_controlnet_file
 from .host import current_host
 from .types import Inputs
 
-KIND = "diffusion_models"
+KIND, CONTROL_KIND = "diffusion_models", "controlnet"
 
 
 class LoadTransformer:
@@ -33,8 +35,7 @@ class LoadTransformer:
     @classmethod
     def IS_CHANGED(cls, transformer: str) -> str:  # noqa: N802
         """Another file under the same name is another base."""
-        state = current_host().model_path(KIND, transformer).stat()
-        return f"{state.st_size} {state.st_mtime_ns}"
+        return file_stamp(KIND, transformer)
 
     def execute(self, transformer: str) -> tuple[Any, str]:
         host = current_host()
@@ -70,4 +71,40 @@ class NanoFlux:
         )
 
 
-NODES = {"GraftLoadTransformer": LoadTransformer, "GraftNanoFlux": NanoFlux}
+class LoadControlNet:
+    """A ControlNet file of any size."""
+
+    DISPLAY_NAME = "Load ControlNet (any size)"
+    CATEGORY, FUNCTION = "Graft/load", "execute"
+    RETURN_TYPES, RETURN_NAMES = ("CONTROL_NET", "STRING"), ("control_net", "report")
+    OUTPUT_TOOLTIPS = ("For Apply ControlNet: the very tensors of the file.", "What the file is.")
+    DESCRIPTION = (
+        "Loads a FLUX ControlNet in the XLabs or InstantX layout, of any width and depth. Older ComfyUI versions (0.3.64 among them) load only "
+        "FLUX.1's own width with Load ControlNet Model: there an exported ControlNet of Nano FLUX needs this node. Where both load a file, they "
+        "give the same pictures."
+    )
+    SEARCH_ALIASES = ("controlnet loader", "load trained controlnet", "xlabs", "instantx", "nano")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
+        files = current_host().model_files(CONTROL_KIND)
+        return {"required": {"controlnet": (files, {"tooltip": "A FLUX ControlNet file in the folder controlnet."})}}
+
+    @classmethod
+    def IS_CHANGED(cls, controlnet: str) -> str:  # noqa: N802
+        """Another file under the same name is another ControlNet."""
+        return file_stamp(CONTROL_KIND, controlnet)
+
+    def execute(self, controlnet: str) -> tuple[Any, str]:
+        host = current_host()
+        loaded = load_controlnet_file(host.model_path(CONTROL_KIND, controlnet), host.progress())
+        return host.make_control_net(loaded.weights, loaded.layout), describe(loaded.report)
+
+
+def file_stamp(kind: str, name: str) -> str:
+    """Size and time of a model file: enough to notice that it was replaced, without reading it."""
+    state = current_host().model_path(kind, name).stat()
+    return f"{state.st_size} {state.st_mtime_ns}"
+
+
+NODES = {"GraftLoadTransformer": LoadTransformer, "GraftNanoFlux": NanoFlux, "GraftLoadControlNet": LoadControlNet}

@@ -11,7 +11,7 @@ Inputs = dict[str, dict[str, tuple[Any, ...]]]
 """What INPUT_TYPES gives: required, optional and hidden inputs."""
 
 DATASET = "GRAFT_DATASET"
-"""An immutable description of pictures, captions and hints (training.data.folder.ImageFolder)."""
+"""An immutable description of pictures, captions and hints (training.data.dataset.Dataset)."""
 HINT = "GRAFT_HINT"
 """How hints are made (training.data.canny.CannyRecipe)."""
 ENCODED = "GRAFT_ENCODED"

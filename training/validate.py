@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from .data.batches import Batch, held_out_batch
+from .data.dataset import GivenHints
 from .data.encode_pictures import SHARED_SEED
-from .data.encoded import Encoded
+from .data.encoded import Encoded, EncodedSample
 from .errors import InputError
 from .flux_space import PIXELS_PER_LATENT
 from .grid import comparison_grid
@@ -68,6 +69,8 @@ class Validation:
     score_after: EdgeScore
     score_crossed: EdgeScore
     """Against the neighbour's edges that it was given; its chance is the score against the picture's own edges."""
+    hints: Pictures | None = None
+    """Hints that came as pictures, uint8 RGB [N, H, W, 3]; the edges are then those of the held-out pictures. None: the edges are the hints."""
 
     def figures(self) -> dict[str, float | int | None]:
         """For a report; a single picture has no neighbour, so its controls are None."""
@@ -84,7 +87,8 @@ class Validation:
 
     def grid(self, columns: int) -> np.ndarray:
         """The comparison picture: the first `columns` pictures in rows of edges, without, with."""
-        rows = [("edges given", self.edges), ("without ControlNet", self.before), ("with ControlNet", self.after)]
+        given = ("edges given", self.edges) if self.hints is None else ("hints given", self.hints)
+        rows = [given, ("without ControlNet", self.before), ("with ControlNet", self.after)]
         scores = [f"{caption} (F1 {score:.2f})" for caption, score in zip(self.captions, self.score_after.per_picture, strict=True)]
         title = f"Held-out edges: F1 {self.score_before.mean:.2f} without, {self.score_after.mean:.2f} with the trained ControlNet"
         return comparison_grid([(label, pictures[:columns]) for label, pictures in rows], captions=scores[:columns], title=title)
@@ -102,7 +106,7 @@ def validate_controlnet(
     if not count or data.hint_form == "none":
         raise InputError(
             "validation data", expected="held-out pictures with hints", found=f"{data.held_out_size} held out, hints: {data.hint_form}",
-            remedy="Raise `held_out` of the image folder.",
+            remedy="Raise `held_out` of the data set.",
         )  # fmt: skip
     batch, samples = held_out_batch(data, range(count)), data.held_out[:count]
     assert batch.hint is not None
@@ -113,7 +117,15 @@ def validate_controlnet(
     return Validation(
         captions=tuple(sample.caption for sample in samples), edges=edges, before=before, after=after, crossed=crossed,
         score_before=edge_score(before, edges), score_after=edge_score(after, edges), score_crossed=_crossed(crossed, edges),
+        hints=_given_hints(data, samples),
     )  # fmt: skip
+
+
+def _given_hints(data: Encoded, samples: Sequence[EncodedSample]) -> Pictures | None:
+    if not isinstance(data.recipe, GivenHints):
+        return None
+    pictures = data.hint_pictures(samples, SHARED_SEED, [0] * len(samples)).permute(0, 2, 3, 1)
+    return (pictures * 255).round().to(torch.uint8).numpy()
 
 
 def _crossed(pictures: Pictures, edges: Pictures) -> EdgeScore:
