@@ -6,10 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from graft.training.data.canny import CannyRecipe
+from graft.training.data.encode import encode_dataset
 from graft.training.data.encoded import Encoded
+from graft.training.data.image_batch import store_image_batch
 from graft.training.errors import InputError
 from graft.training.export import chosen_weights, exported_control_net, write_control_net, write_diffusers_folder
 from graft.training.files.fingerprint import fingerprint
@@ -25,7 +29,7 @@ from graft.training.trainable.base import LoadedBase
 from graft.training.trainable.controlnet import ControlNetRecipe
 from graft.training.validate import ValidationSettings, validate_controlnet
 
-CPU = torch.device("cpu")
+CPU, SIDE_PX = torch.device("cpu"), 32
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +168,23 @@ def test_without_held_out_pictures_there_is_nothing_to_validate(state: State, ti
         validate(state, tiny_base, replace(tiny_data, held_out=()))
     with pytest.raises(InputError, match="1 or more"):
         ValidationSettings(pictures=0)
+
+
+def test_given_hints_are_shown_as_they_are(state: State, tiny_base: LoadedBase, tiny_data: Encoded, tmp_path: Path):
+    """Edges to measure by are then the pictures' own."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(4, SIDE_PX, SIDE_PX, 3, generator=generator)
+    hints = (torch.rand(4, SIDE_PX, SIDE_PX, 3, generator=generator) * 255).round() / 255
+    dataset = store_image_batch([pictures], ["a"], tmp_path, resolution_px=SIDE_PX, hint=CannyRecipe(), hints=[hints], held_out=2)
+    tokens, pooled = tiny_data.text(tiny_data.train[:1])
+    latents = tiny_data.latents(tiny_data.train[:1])
+    data = encode_dataset(
+        dataset, lambda pixels: latents.repeat(len(pixels), 1, 1, 1), lambda texts: (tokens.repeat(len(texts), 1, 1), pooled.repeat(len(texts), 1)),
+        "constant", "constant", tmp_path,
+    )  # fmt: skip
+    found = validate(state, tiny_base, data, pictures=2)
+    rows = [sample.row for sample in data.held_out]
+    assert np.array_equal(found.hints, (hints[rows] * 255).round().to(torch.uint8).numpy())
+    assert np.array_equal(found.edges[0], cv2.Canny(data.pictures(data.held_out)[0].numpy(), 100, 200))
+    assert not np.array_equal(found.grid(1), replace(found, hints=found.hints * 0).grid(1))
+    assert validate(state, tiny_base, tiny_data, pictures=1).hints is None
