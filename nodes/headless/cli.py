@@ -89,9 +89,14 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
         help="another value for an input; NODE is an id, or a title that only one node has; may be given several times",
     )  # fmt: skip
     added.add_argument("--output", type=Path, metavar="DIR", help="where results go (default: out/<workflow name>)")
+    added.add_argument(
+        "--server", metavar="URL", help="send it to a running ComfyUI (http://127.0.0.1:8188) and follow it; --output downloads its pictures"
+    )
 
 
 def _run(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    if arguments.server is not None:
+        return _run_on_server(arguments, reporter)
     from ...training.files.write import require_writable_folder
     from ..host import use_host
     from .host import HeadlessHost
@@ -104,6 +109,12 @@ def _run(arguments: argparse.Namespace, reporter: Reporter) -> None:
         results = run_workflow(arguments.workflow, arguments.settings, reporter)
     reporter.clear()
     print(summary(results, output, before))
+
+
+def _run_on_server(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    from ..server.run import run_on_server
+
+    print(run_on_server(arguments.server, arguments.workflow, arguments.settings, arguments.output, reporter))
 
 
 # ---------------------------------------------------------------- files
