@@ -14,7 +14,8 @@ __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"]
 
 def __getattr__(name: str):
     if name in ("NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"):
-        from .nodes import registry
+        from .nodes import comfy_live, registry
 
+        comfy_live.open_routes()
         return getattr(registry, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

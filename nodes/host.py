@@ -7,7 +7,7 @@ handed to them. Values that a host makes (MODEL, CLIP, VAE, CONTROL_NET) are opa
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -24,6 +24,9 @@ class Host(Protocol):
 
     def progress(self, unique_id: str | None = None) -> Progress:
         """The bar of the node `unique_id` (of the node now running if None); its `check_interrupt` raises the host's own exception."""
+
+    def event_sender(self) -> Callable[[str, Mapping[str, Any]], None] | None:
+        """Sends (event, data) to the pages that show this host; None where there are none."""
 
     def input_folder(self) -> Path:
         """Where the user's pictures and data sets lie; relative paths in a workflow start here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,11 @@ class ComfyHost:
         from .comfy_progress import ComfyProgress
 
         return ComfyProgress(unique_id)
+
+    def event_sender(self) -> Callable[[str, Mapping[str, Any]], None] | None:
+        from .comfy_live import event_sender
+
+        return event_sender()
 
     # ------------------------------------------------------------ folders and files
 

@@ -9,12 +9,18 @@ from torch import nn
 
 from ..training.data.encoded import Encoded
 from ..training.models.flux import Flux
+from ..training.preview import PreviewSettings
+from ..training.progress import Progress
 from ..training.settings import Settings
 from ..training.state import State
 from ..training.store import RunStore
 from ..training.train_to import train_to
 from ..training.trainable.base import Recipe
 from .host import Host, current_host
+from .live.board import BOARD
+from .live.pictures import Painter
+from .live.run import Place
+from .live.watch import Unwatched, Watch
 from .types import ENCODED, SETTINGS, STATE, TRAINABLE, Inputs, link, whole
 
 
@@ -41,18 +47,51 @@ class TrainSteps:
                 "settings": link(SETTINGS, "How to train."),
                 "steps": whole(1000, 1, 10_000_000, "Steps to add to those of `previous` (or to none)."),
             },
-            "optional": {"previous": link(STATE, "A state to go on from.")},
+            "optional": {
+                "previous": link(STATE, "A state to go on from."),
+                "vae": link("VAE", "Decodes the pictures that the panel shows on the way; without it they are rough."),
+                "sample_every": whole(0, 0, 10_000_000, "Steps between pictures in the panel; 0 makes them when asked for only. Changes no result."),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
+    @classmethod
+    def IS_CHANGED(cls, unique_id: str | None = None, **_: Any) -> str:  # noqa: N802
+        """A node that was stopped has given less than it was asked for: ComfyUI must not take that for its result."""
+        return f"stopped {BOARD.stops(str(unique_id))} times"
+
     def execute(
-        self, model: Any, trainable: Recipe, data: Encoded, settings: Settings, steps: int, previous: State | None = None
-    ) -> tuple[State, dict[str, list[float]], int]:
+        self, model: Any, trainable: Recipe, data: Encoded, settings: Settings, steps: int, previous: State | None = None, vae: Any = None,
+        sample_every: int = 0, unique_id: str | None = None, extra_pnginfo: Any = None,
+    ) -> tuple[State, dict[str, list[float]], int]:  # fmt: skip
         host = current_host()
-        state = train_to(
-            GraphBase(host, model), trainable, data, settings, steps=steps, store=RunStore(host.runs_folder()), device=host.device(),
-            previous=previous, progress=host.progress(),
-        )  # fmt: skip
+        progress = host.progress()
+        with watched(host, progress, data, vae, sample_every, unique_id, extra_pnginfo) as watch:
+            state = train_to(
+                GraphBase(host, model), trainable, data, settings, steps=steps, store=RunStore(host.runs_folder()), device=host.device(),
+                previous=previous, progress=progress, listener=watch,
+            )  # fmt: skip
+            watch.result(state)
         return state, {"loss": [record.loss for record in state.history().steps]}, state.step
+
+
+def watched(
+    host: Host, progress: Progress, data: Encoded, vae: Any, sample_every: int, unique_id: str | None, extra_pnginfo: Any
+) -> Watch | Unwatched:
+    """The panel of the node, where there is a page to show it."""
+    send = host.event_sender()
+    if send is None or unique_id is None:
+        return Unwatched()
+    decode = None if vae is None else lambda latents: host.decode_latents(vae, latents)
+    painter = Painter(data, decode, PreviewSettings(), progress)
+    return Watch(send, Place(str(unique_id), workflow_id(extra_pnginfo)), painter, sample_every, host.device())
+
+
+def workflow_id(extra_pnginfo: Any) -> str | None:
+    """The id that the page has given to the workflow, if it came from one."""
+    workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, dict) else None
+    found = workflow.get("id") if isinstance(workflow, dict) else None
+    return found if isinstance(found, str) and found else None
 
 
 class GraphBase:

@@ -19,7 +19,29 @@ def peak_memory_bytes(device: torch.device) -> int:
     """The most that was in use: by tensors on a GPU since `begin_peak`, else by the whole process; 0 where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _windows_peak_bytes() if os.name == "nt" else _posix_peak_bytes()
+    return _windows_counters().get("peak", 0) if os.name == "nt" else _posix_peak_bytes()
+
+
+def memory_figures(device: torch.device) -> dict[str, dict[str, int]]:
+    """Bytes in use now and at the most: by the process ("main"), and by tensors on a GPU ("device", only where there is one).
+
+    Unlike `peak_memory_bytes` it may be asked at any time by another thread; figures that the system does not tell are left out.
+    """
+    figures = {"main": {"now": memory_now_bytes(), "peak": peak_memory_bytes(torch.device("cpu"))}}
+    if device.type == "cuda":
+        figures["device"] = {"now": torch.cuda.memory_allocated(device), "peak": torch.cuda.max_memory_allocated(device)}
+    return {name: {kind: value for kind, value in own.items() if value} for name, own in figures.items()}
+
+
+def memory_now_bytes() -> int:
+    """What the process holds now; 0 where the system does not tell (macOS)."""
+    if os.name == "nt":
+        return _windows_counters().get("now", 0)
+    with suppress(OSError), open("/proc/self/status", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def _posix_peak_bytes() -> int:
@@ -34,7 +56,7 @@ def _posix_peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes
 
 
-def _windows_peak_bytes() -> int:
+def _windows_counters() -> dict[str, int]:
     import ctypes
     from ctypes import wintypes
 
@@ -54,4 +76,4 @@ def _windows_peak_bytes() -> int:
     kernel.GetCurrentProcess.restype = wintypes.HANDLE
     kernel.K32GetProcessMemoryInfo.argtypes = [wintypes.HANDLE, ctypes.POINTER(Counters), wintypes.DWORD]
     done = kernel.K32GetProcessMemoryInfo(kernel.GetCurrentProcess(), ctypes.byref(counters), counters.cb)
-    return int(counters.PeakWorkingSetSize) if done else 0
+    return {"now": int(counters.WorkingSetSize), "peak": int(counters.PeakWorkingSetSize)} if done else {}

@@ -35,6 +35,9 @@ class HeadlessHost:
     def progress(self, unique_id: str | None = None) -> Progress:
         return self._reporter.progress() if self._reporter else NO_PROGRESS
 
+    def event_sender(self) -> None:
+        """No page shows a headless run; its terminal does."""
+
     # ------------------------------------------------------------ folders and files
 
     def input_folder(self) -> Path:
