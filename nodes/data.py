@@ -9,14 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from ..training.data.canny import CannyRecipe, canny_images
-from ..training.data.dataset import Dataset
+from ..training.data.dataset import Dataset, require_resolution
 from ..training.data.encode import encode_dataset
 from ..training.data.encoded import Encoded
-from ..training.data.folder import ImageFolder
+from ..training.data.folder import ImageFolder, picture_files
 from ..training.data.shapes import shapes_folder
+from ..training.errors import InputError
 from ..training.trainable.base import Recipe
 from .host import Host, current_host
-from .types import DATASET, ENCODED, HINT, TRAINABLE, Inputs, choice, link, said_early, seed_input, whole
+from .types import DATASET, ENCODED, HINT, TRAINABLE, Inputs, choice, link, said_of, seed_input, whole
 
 
 class DrawShapes:
@@ -77,9 +78,8 @@ class CannyHint:
 
     @classmethod
     def VALIDATE_INPUTS(cls, low: int | None, high: int | None, low_to: int | None, high_to: int | None) -> bool | str:  # noqa: N802
-        if low is None or high is None or low_to is None or high_to is None:
-            return True
-        return said_early(lambda: canny_recipe(low, high, low_to, high_to))
+        given: dict[str, Any] = {"low": low, "high": high, "low_to": low_to, "high_to": high_to}
+        return said_of(cls, given, lambda: canny_recipe(**given))
 
     def execute(self, low: int, high: int, low_to: int, high_to: int, image: Tensor | None = None) -> tuple[Tensor | None, CannyRecipe]:
         recipe = canny_recipe(low, high, low_to, high_to)
@@ -118,6 +118,12 @@ class Folder:
         }
 
     @classmethod
+    def VALIDATE_INPUTS(cls, folder: str | None, resolution_px: int | None) -> bool | str:  # noqa: N802
+        """A folder without pictures is told before anything is loaded; each picture is looked at when the node runs."""
+        size = said_of(cls, {"resolution_px": resolution_px}, lambda: require_resolution(int(resolution_px or 0)))
+        return said_of(cls, {"folder": folder}, lambda: picture_files(image_folder_path(str(folder)))) if size is True else size
+
+    @classmethod
     def IS_CHANGED(cls, folder: str | None, **_: Any) -> str:  # noqa: N802
         """A linked folder is not known yet (None): the node that gives it answers for it."""
         return "" if folder is None else folder_stamp(current_host().input_folder() / folder)
@@ -125,11 +131,23 @@ class Folder:
     def execute(
         self, folder: str, resolution_px: int, held_out: int, missing_captions: Any, unreadable_pictures: Any, hint: CannyRecipe | None = None
     ) -> tuple[ImageFolder]:
-        path = current_host().input_folder() / folder
+        path = image_folder_path(folder)
         recipe = hint or CannyRecipe()
         described = ImageFolder(path, resolution_px, recipe, held_out, on_unreadable=unreadable_pictures, caption_missing=missing_captions)
         described.scan()
         return (described,)
+
+
+def image_folder_path(folder: str) -> Path:
+    """The folder that a user named.
+
+    Raises:
+        InputError: no name at all, which would be the whole input folder.
+    """
+    if not folder.strip():
+        remedy = "Type the name of a folder inside the input folder, or a whole path."
+        raise InputError("folder", expected="a folder of pictures with captions", found="no name", remedy=remedy)
+    return current_host().input_folder() / folder
 
 
 def folder_stamp(path: Path) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..training.files.inspect import describe
-from ..training.files.precision import load_transformer_weights, loaded_fingerprint
+from ..training.files.precision import load_transformer_weights, loaded_fingerprint, require_transformer_file
 from ..training.models.nano import load_nano
 from ..training.trainable.controlnet_import import load_controlnet_file
 from .host import current_host
-from .types import Inputs
+from .types import Inputs, said_of
 
 KIND, CONTROL_KIND = "diffusion_models", "controlnet"
 
@@ -31,6 +31,11 @@ class LoadTransformer:
     def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
         files = current_host().model_files(KIND)
         return {"required": {"transformer": (files, {"tooltip": "A FLUX transformer file in the folder diffusion_models."})}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, transformer: str | None) -> bool | str:  # noqa: N802
+        """Another kind of file is named by its header, before anything is loaded."""
+        return said_of(cls, {"transformer": transformer}, lambda: require_transformer_file(current_host().model_path(KIND, str(transformer))))
 
     @classmethod
     def IS_CHANGED(cls, transformer: str) -> str:  # noqa: N802

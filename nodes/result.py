@@ -18,7 +18,7 @@ from ..training.state import State
 from ..training.validate import Validation, ValidationSettings, validate_controlnet
 from ..training.weights import compute_dtype
 from .host import Host, current_host
-from .types import ENCODED, MEASURES, STATE, Inputs, choice, link, number, said_early, seed_input, whole
+from .types import ENCODED, MEASURES, STATE, Inputs, choice, link, number, said_of, seed_input, whole
 
 WEIGHTS_TOOLTIP = "What was trained, or its running average (EMA)."
 
@@ -77,7 +77,8 @@ class ValidationGrid:
 
     @classmethod
     def VALIDATE_INPUTS(cls, start: float | None, end: float | None) -> bool | str:  # noqa: N802
-        return start is None or end is None or said_early(lambda: ValidationSettings(start=start, end=end))
+        given: dict[str, Any] = {"start": start, "end": end}
+        return said_of(cls, given, lambda: ValidationSettings(**given))
 
     def execute(
         self, model: Any, vae: Any, data: Encoded, state: State, weights: str, pictures: int, columns: int, steps: int, guidance: float,

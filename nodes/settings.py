@@ -6,7 +6,7 @@ from typing import Any
 
 from ..training.settings import COMPUTES, DENSITIES, OPTIMISERS, SCHEDULES, ObjectiveSettings, OptimiserSettings, PrecisionSettings, ScheduleSettings
 from ..training.settings import Settings as TrainingSettings
-from .types import SETTINGS, Inputs, choice, number, said_early, seed_input, whole
+from .types import SETTINGS, Inputs, choice, number, said_of, seed_input, whole
 
 FLAG = "BOOLEAN"
 
@@ -29,12 +29,22 @@ class Settings:
         return {"required": {**_optimiser(), **_batch(), **_objective(), **_saving(), **_appended()}}
 
     @classmethod
-    def VALIDATE_INPUTS(cls, **widgets: Any) -> bool | str:  # noqa: N802
-        linked = any(value is None for value in widgets.values())
-        return True if linked else said_early(lambda: settings_of(**widgets))
+    def VALIDATE_INPUTS(  # noqa: N802
+        cls, schedule: Any, warmup_steps: int | None, horizon_steps: int | None, guidance_low: float | None, guidance_high: float | None
+    ) -> bool | str:
+        """Only what has to fit together: the error is shown at each input named here, and ComfyUI itself checks all others."""
+        given = {
+            "schedule": schedule, "warmup_steps": warmup_steps, "horizon_steps": horizon_steps, "guidance_low": guidance_low,
+            "guidance_high": guidance_high,
+        }  # fmt: skip
+        return said_of(cls, given, lambda: settings_of(**{**_defaults(cls), **given}))
 
     def execute(self, **widgets: Any) -> tuple[TrainingSettings]:
         return (settings_of(**widgets),)
+
+
+def _defaults(node: Any) -> dict[str, Any]:
+    return {name: entry[1]["default"] for name, entry in node.INPUT_TYPES()["required"].items()}
 
 
 def _optimiser() -> dict[str, tuple[Any, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..training.errors import InputError
@@ -36,6 +36,29 @@ def said_early(check: Callable[[], Any]) -> bool | str:
     except InputError as error:
         return str(error)
     return True
+
+
+def said_of(node: Any, given: Mapping[str, Any], check: Callable[[], Any]) -> bool | str:
+    """The answer of a node's VALIDATE_INPUTS about the inputs that it names.
+
+    ComfyUI leaves the range and the choices of exactly these to the node, so they are looked at first. A linked input comes as None, its value
+    is not known yet: then `check`, which wants them all, is left to the node itself.
+    """
+    groups = node.INPUT_TYPES()
+    declared = {**groups.get("required", {}), **groups.get("optional", {})}
+    problems = [problem for name, value in given.items() if value is not None and (problem := _out_of_range(name, value, *declared[name]))]
+    if problems:
+        return "; ".join(problems)
+    return True if any(value is None for value in given.values()) else said_early(check)
+
+
+def _out_of_range(name: str, value: Any, kind: Any, options: Mapping[str, Any]) -> str:
+    """What is wrong with a widget's value, or nothing."""
+    if isinstance(kind, list):
+        listed = ", ".join(map(str, kind)) or "the files listed here, of which there are none"
+        return "" if value in kind else f"{name}: expected one of {listed}; found {value}"
+    low, high = options.get("min"), options.get("max")
+    return "" if low is None or high is None or low <= value <= high else f"{name}: expected {low} to {high}; found {value}"
 
 
 def seed_input(tooltip: str) -> tuple[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ from .keys import content_key
 from .picture import decode_picture, fit_square, read_file, read_picture
 from .picture_header import UnreadablePictureError, read_picture_header
 
-__all__ = ["PICTURE_ENDINGS", "ImageFolder", "Problem", "Sample", "list_problems", "read_picture", "split_held_out"]
+__all__ = ["PICTURE_ENDINGS", "ImageFolder", "Problem", "Sample", "list_problems", "picture_files", "read_picture", "split_held_out"]
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 CAPTION_ENDING = ".txt"
@@ -66,11 +66,8 @@ class ImageFolder:
         Raises:
             InputError: no folder, no pictures, too few for the held-out ones; or unreadable files or missing captions, all listed.
         """
-        files = _list_files(self.path)
-        pictures = [path for path in files if path.suffix.lower() in PICTURE_ENDINGS]
-        if not pictures:
-            raise _no_pictures(self.path)
-        captions = {path.stem: path for path in files if path.suffix.lower() == CAPTION_ENDING}
+        pictures = picture_files(self.path)
+        captions = {path.stem: path for path in _list_files(self.path) if path.suffix.lower() == CAPTION_ENDING}
         with ThreadPoolExecutor(_READERS, thread_name_prefix="graft-scan") as readers:
             found = list(readers.map(lambda path: self._examine(path, captions.get(path.stem)), pictures))
         samples = tuple(entry for entry in found if isinstance(entry, Sample))
@@ -152,6 +149,18 @@ def _picture_digest(picture: Path) -> str:
     return digest
 
 
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, by name; none is opened.
+
+    Raises:
+        InputError: no such folder, it cannot be read, or there are no pictures in it.
+    """
+    pictures = [path for path in _list_files(folder) if path.suffix.lower() in PICTURE_ENDINGS]
+    if not pictures:
+        raise _no_pictures(folder)
+    return pictures
+
+
 def _list_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing there"
@@ -185,9 +194,9 @@ def _read_caption(path: Path) -> str | Problem:
 
 def _remedy(problems: Sequence[Problem]) -> str:
     missing = sum(problem.what == _MISSING_CAPTION for problem in problems)
-    advice = ["Write the missing captions, or set caption_missing to 'empty'."] if missing else []
+    advice = ["Write the missing captions, or set missing_captions to 'empty'."] if missing else []
     if missing < len(problems):
-        advice.append("Replace or remove the unreadable files, or set on_unreadable to 'skip'.")
+        advice.append("Replace or remove the unreadable files, or set unreadable_pictures to 'skip'.")
     return " ".join(advice)
 
 

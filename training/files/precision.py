@@ -78,15 +78,25 @@ def load_transformer_weights(path: str | Path, progress: Progress = NO_PROGRESS)
     Raises:
         InputError: no FLUX transformer, missing or unknown tensors, a packing that cannot be read, or values that are not finite.
     """
-    header = read_header(path)
-    found = identify(header)
-    _require_flux(found)
-    require_readable(header, found.quantisation)
+    header, found = require_transformer_file(path)
     sources = _sources(header, found)
     tally = Tally()
     weights = _load_all(header, found, sources, tally, progress)
     tally.require_finite(header)
     return LoadedTransformer(weights, precision_report(found, tally), header.metadata)
+
+
+def require_transformer_file(path: str | Path) -> tuple[Header, FileReport]:
+    """A file's header and what it tells, without reading a weight: enough to refuse a wrong file before any work.
+
+    Raises:
+        InputError: a damaged file, no FLUX transformer, or a packing that cannot be read.
+    """
+    header = read_header(path)
+    found = identify(header)
+    _require_flux(found)
+    require_readable(header, found.quantisation)
+    return header, found
 
 
 def loaded_fingerprint(path: str | Path, cache_folder: str | Path, progress: Progress = NO_PROGRESS) -> str:
