@@ -16,6 +16,7 @@ from .learner import Learner
 from .listener import NO_LISTENER, Listener
 from .loop import Training, train
 from .models.flux import FluxEmbedders
+from .out_of_memory import freed_when_memory_runs_out
 from .progress import NO_PROGRESS, Progress
 from .settings import Settings
 from .state import State
@@ -54,6 +55,7 @@ def train_to(
         InputError: before work starts: steps below 1, data of another model or with hints of another form, no room on the disk, a run that
             another process trains, a `previous` that was trained as something else or whose files are gone.
         NonFiniteError: a loss or gradient is not finite; what was trained before is kept.
+        OutOfMemory: likewise, with nothing of the training left in memory.
     """
     if steps < 1:
         raise InputError("steps", expected="1 or more", found=steps, remedy="Ask for at least one step.")
@@ -63,7 +65,13 @@ def train_to(
     if found is not None:
         return request.state(run, found.step)
     _require_fits(base, recipe, data)
-    learner = Learner(base.model, recipe, settings, device)
+    with freed_when_memory_runs_out(run, settings, data, device):
+        return _trained(Learner(base.model, recipe, settings, device), run, request, data, store, progress, listener)
+
+
+def _trained(
+    learner: Learner, run: Run, request: _Request, data: Encoded, store: RunStore, progress: Progress, listener: Listener
+) -> State:
     store.require_room(learner.checkpoint_bytes)
     with run.training():
         _go_on(learner, run, request)
