@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,22 @@ def new_server() -> Any:
 
 
 @pytest.fixture(scope="session")
-def measured(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def run_inside(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """Runs a script of this folder in ComfyUI's Python and gives what it has measured."""
+
+    def run(script: str, *arguments: str) -> dict[str, Any]:
+        folder = tmp_path_factory.mktemp("comfyui")
+        python = os.environ.get("COMFYUI_PYTHON") or sys.executable
+        command = [python, str(SCRIPT.with_name(script)), str(comfyui), str(folder), *arguments]
+        finished = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=LIMIT_SECONDS)
+        results = folder / "results.json"
+        assert results.is_file(), f"{' '.join(command)}\n{finished.stderr[-4000:]}"
+        return json.loads(results.read_text(encoding="utf-8"))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def measured(run_inside: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """All figures of inside_comfyui.py, from one process that has ComfyUI as a library; a measurement that failed is a text."""
-    folder = tmp_path_factory.mktemp("comfyui")
-    command = [os.environ.get("COMFYUI_PYTHON") or sys.executable, str(SCRIPT), str(comfyui), str(folder)]
-    finished = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=LIMIT_SECONDS)
-    results = folder / "results.json"
-    assert results.is_file(), f"{' '.join(command)}\n{finished.stderr[-4000:]}"
-    return json.loads(results.read_text(encoding="utf-8"))
+    return run_inside(SCRIPT.name)
