@@ -81,6 +81,9 @@ class Host(Protocol):
     def make_control_net(self, weights: Mapping[str, torch.Tensor], layout: str) -> Any:
         """A CONTROL_NET from exactly the tensors that an exported file holds; `layout` is "xlabs" or "instantx"."""
 
+    def apply_lora(self, model: Any, tensors: Mapping[str, torch.Tensor], strength: float) -> Any:
+        """Another MODEL with a LoRA on it, from exactly the tensors that an exported file holds (kohya names, or whole differences)."""
+
     def vae_fingerprint(self, vae: Any) -> str:
         """Identifies a VAE's weights: part of the key of everything encoded with it."""
 

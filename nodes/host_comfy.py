@@ -117,6 +117,11 @@ class ComfyHost:
 
         return make_control_net(weights)
 
+    def apply_lora(self, model: Any, tensors: Mapping[str, torch.Tensor], strength: float) -> Any:
+        from .comfy_lora import apply_lora
+
+        return apply_lora(model, tensors, strength)
+
     def vae_fingerprint(self, vae: Any) -> str:
         from .comfy_vae import vae_fingerprint
 

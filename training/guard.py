@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .data.batches import Batch
 from .errors import StoppedTraining
@@ -65,7 +65,7 @@ def _first_bad(learner: Learner, batches: Sequence[Batch]) -> tuple[str, str | N
     gradients = {name: master.grad for name, master in learner.weights.masters.items() if master.grad is not None}
     places: tuple[tuple[str, str, Mapping[str, Tensor]], ...] = (
         ("data", "", dict(inputs)),
-        ("base", "the base's ", dict(learner.base.named_parameters())),
+        ("base", "the base's ", _frozen(learner.base)),
         ("weight", "the trained ", learner.weights.masters),
         ("gradient", "the gradient of ", gradients),
     )
@@ -74,6 +74,11 @@ def _first_bad(learner: Learner, batches: Sequence[Batch]) -> tuple[str, str | N
             if not bool(torch.isfinite(tensor).all()):
                 return kind, prefix + name
     return "gradient", None
+
+
+def _frozen(base: nn.Module) -> dict[str, Tensor]:
+    """Without adapters that sit in its layers: those are trained."""
+    return {name: parameter for name, parameter in base.named_parameters() if not parameter.requires_grad}
 
 
 def _inputs(number: int, batch: Batch) -> dict[str, Tensor]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .flux_space import resolution_shift, shifted
 from .models.flux import PATCH
-from .randomness import generator
+from .randomness import generator, seed_of
 from .settings import ObjectiveSettings
 from .trainable.base import Conditions
 
@@ -41,16 +41,18 @@ class Draws:
     """Guidance scale [B]."""
     dropped: Tensor
     """Whether the caption is replaced by the empty one [B], bool."""
+    seeds: tuple[int, ...] | None = None
+    """For what the network itself draws, one per picture; None: it is to draw nothing."""
 
     def to(self, device: torch.device) -> Draws:
-        return Draws(self.noise.to(device), self.t.to(device), self.guidance.to(device), self.dropped.to(device))
+        return Draws(self.noise.to(device), self.t.to(device), self.guidance.to(device), self.dropped.to(device), self.seeds)
 
 
 def flow_matching_loss(predict: Predict, x_0: Tensor, conditions: Conditions, draws: Draws, compute: torch.dtype) -> Tensor:
     """The mean squared error per sample [B], fp32, of the predicted velocity; x_0 [B, C, H, W] fp32; the network sees `compute`."""
     n, t = draws.noise, draws.t[:, None, None, None]
     x_t = (1 - t) * x_0 + t * n
-    velocity = predict(x_t.to(compute), draws.t, conditions, draws.guidance)
+    velocity = predict(x_t.to(compute), draws.t, replace(conditions, seeds=draws.seeds), draws.guidance)
     return (velocity.float() - (n - x_0)).square().mean(dim=(1, 2, 3))
 
 
@@ -67,6 +69,7 @@ def draw(settings: ObjectiveSettings, seed: int, positions: Sequence[int], shape
         t=torch.cat([draw_times(settings, tokens, 1, generator(seed, "t", position)) for position in positions]),
         guidance=low + (high - low) * share,
         dropped=_uniforms(seed, "caption dropout", positions) < settings.caption_dropout,
+        seeds=tuple(seed_of(seed, "network", position) for position in positions),
     )
 
 
@@ -88,7 +91,7 @@ def drop_captions(conditions: Conditions, dropped: Tensor, empty_text: Tensor, e
     """The conditions with the empty caption (text [L, context], pooled [vector]) where `dropped` [B] says so; the hint stays."""
     text = torch.where(dropped[:, None, None], empty_text.to(conditions.text), conditions.text)
     pooled = torch.where(dropped[:, None], empty_pooled.to(conditions.pooled), conditions.pooled)
-    return Conditions(text, pooled, conditions.hint)
+    return replace(conditions, text=text, pooled=pooled)
 
 
 def held_out_draws(settings: ObjectiveSettings, samples: Sequence[int], t: float, shape: Sequence[int]) -> Draws:

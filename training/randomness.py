@@ -17,6 +17,11 @@ def generator(seed: int, stream: str, *counters: int) -> torch.Generator:
     Always on the CPU, so that the numbers do not depend on the device. Torch's CPU engine (MT19937) keeps 32 bits of its seed: two of very
     many draws may coincide, which is harmless, but streams never run into each other.
     """
+    return torch.Generator().manual_seed(seed_of(seed, stream, *counters))
+
+
+def seed_of(seed: int, stream: str, *counters: int) -> int:
+    """63 bits that follow from the same: the seed of a generator on a device, or of further streams."""
     text = "\x1f".join([str(int(seed)), stream, *(str(int(counter)) for counter in counters)])
     digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return int.from_bytes(digest, "little") >> 1

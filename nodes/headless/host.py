@@ -125,6 +125,11 @@ class HeadlessHost:
 
         return ControlNet(weights, layout)
 
+    def apply_lora(self, model: Model, tensors: Mapping[str, torch.Tensor], strength: float) -> Model:
+        from ...training.files.lora_apply import with_lora
+
+        return model if strength == 0 else self.make_model(with_lora(model.weights, tensors, strength), model.report)
+
     def vae_fingerprint(self, vae: Vae) -> str:
         return vae.fingerprint
 

@@ -58,7 +58,9 @@ _SINGLE_SCALES: dict[str, str] = {
     "norm.query_norm.scale": "attn.norm_q.weight",
     "norm.key_norm.scale": "attn.norm_k.weight",
 }
-_SWAPPED = ("final_layer.adaLN_modulation.1.weight", "final_layer.adaLN_modulation.1.bias")
+SWAPPED_LAYER = "final_layer.adaLN_modulation.1"
+"""The layer whose output's two halves diffusers exchanges."""
+_SWAPPED = (f"{SWAPPED_LAYER}.weight", f"{SWAPPED_LAYER}.bias")
 _BLOCK = re.compile(r"^(double_blocks|single_blocks|transformer_blocks|single_transformer_blocks)\.(\d{1,4})\.")
 _QUERY_KEY_SCALE = re.compile(r"(\.(?:query|key)_norm)\.weight$")
 
@@ -134,14 +136,14 @@ def flux_to_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def fuse(bfl_name: str, parts: list[Tensor]) -> Tensor:
     """One BFL tensor from its diffusers tensors in the map's order."""
     fused = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return _halves_exchanged(fused) if bfl_name in _SWAPPED else fused
+    return halves_exchanged(fused) if bfl_name in _SWAPPED else fused
 
 
 def split(bfl_name: str, weights: Mapping[str, Tensor], count: int) -> tuple[Tensor, ...]:
     """The `count` diffusers tensors that one BFL tensor consists of: three of the model's width, the last takes the rest."""
     tensor = weights[bfl_name]
     if bfl_name in _SWAPPED:
-        return (_halves_exchanged(tensor),)
+        return (halves_exchanged(tensor),)
     if count == 1:
         return (tensor,)
     width = weights[f"{bfl_name.rpartition('.')[0]}.weight"].shape[1]
@@ -178,6 +180,7 @@ def _depth(names: Iterable[str], blocks: str) -> int:
     return max((int(match[2]) + 1 for match in found if match and match[1] == blocks), default=0)
 
 
-def _halves_exchanged(tensor: Tensor) -> Tensor:
+def halves_exchanged(tensor: Tensor) -> Tensor:
+    """A tensor with the two halves of its first axis exchanged; its own inverse."""
     first, second = tensor.chunk(2)
     return torch.cat([second, first])

@@ -26,6 +26,8 @@ class Conditions:
     """Pooled text [B, vector]."""
     hint: Tensor | None = None
     """What the ControlNet sees: pixels [B, 3, height_px, width_px] in -1..1 (XLabs) or latents [B, C, H, W] (InstantX)."""
+    seeds: tuple[int, ...] | None = None
+    """For what the network itself draws in a training step (dropout), one per picture; None while it is measured: then it draws nothing."""
 
 
 class Trainable(Protocol):

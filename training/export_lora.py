@@ -1,0 +1,205 @@
+"""From a state to a LoRA file, and to what is used of it in the graph: both are made from exactly the same tensors."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .export import LICENCES, chosen_weights
+from .files.lora_adapters import Adapter, adapters_of_state, require_fits
+from .files.lora_names import FORMATS, difference_name, named_tensors
+from .files.metadata import build_metadata
+from .files.write import require_free_space, require_writable_folder, write_safetensors
+from .state import State
+
+EXPORT_FORMATS: tuple[str, ...] = (*FORMATS, "difference")
+_IMPLEMENTATIONS = {"kohya": "https://github.com/black-forest-labs/flux", "diffusers": "diffusers"}
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class UsedOn:
+    """The transformer on which a LoRA is to be used, which may be another than the one that it was trained on."""
+
+    weights: Mapping[str, Tensor]
+    fingerprint: str
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class ExportedLora:
+    """A trained LoRA as its file holds it."""
+
+    weights: dict[str, Tensor]
+    metadata: dict[str, str]
+    format: str
+    notes: tuple[str, ...]
+
+
+def trained_adapters(state: State, choice: str = "trained") -> dict[str, Adapter]:
+    """A state's adapters by layer.
+
+    Raises:
+        InputError: the state is of another kind, lacks the choice, or holds values that are not finite.
+    """
+    kind = state.inputs()["recipe"].get("kind")
+    if kind != "lora":
+        raise InputError("state", expected="a trained LoRA", found=f"a trained {kind}", remedy="Use the node of its kind.")
+    weights = chosen_weights(state, choice)
+    broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        found = f"infinite values or NaN in {', '.join(broken)}"
+        raise InputError("state", expected="finite values", found=found, remedy="Use an earlier state.")
+    return adapters_of_state(weights)
+
+
+def exported_lora(
+    state: State,
+    choice: str = "trained",
+    format: str = "kohya",
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    licence: str = "",
+    title: str = "",
+    used_on: UsedOn | None = None,
+) -> ExportedLora:
+    """A state's LoRA, ready to be used or written.
+
+    Args:
+        choice: 'trained' or 'average' (EMA).
+        format: one of EXPORT_FORMATS.
+        licence: SPDX name or words; empty takes that of the base's family, whose derivative it is.
+        used_on: recorded, and needed for 'difference', which is the change of that very transformer's weights.
+
+    Raises:
+        InputError: the state is of another kind, lacks the choice or holds values that are not finite; the format cannot hold it; the transformer
+            that it is to be used on has other sizes.
+    """
+    adapters, inputs = trained_adapters(state, choice), state.inputs()
+    if used_on is not None:
+        require_fits(adapters, used_on.shapes, "transformer to use the LoRA on")
+    weights = differences(adapters, used_on, dtype) if format == "difference" else named_tensors(adapters, format, dtype)
+    metadata = lora_metadata(state, inputs, adapters, choice, format, licence, title, used_on)
+    return ExportedLora(weights, metadata, format, tuple(inputs["notes"]))
+
+
+def tensors_for_use(state: State, choice: str, used_on: UsedOn) -> dict[str, Tensor]:
+    """What is put on a transformer in the graph: the tensors of the exported file; a DoRA as the change of that transformer's weights, in fp32.
+
+    Raises:
+        InputError: as `exported_lora`.
+    """
+    adapters = trained_adapters(state, choice)
+    require_fits(adapters, used_on.shapes, "transformer to use the LoRA on")
+    if any(adapter.magnitude is not None for adapter in adapters.values()):
+        return differences(adapters, used_on, torch.float32)
+    return named_tensors(adapters, "kohya", torch.bfloat16)
+
+
+def differences(adapters: Mapping[str, Adapter], used_on: UsedOn | None, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The whole change of each weight of one transformer, as ComfyUI reads it.
+
+    Raises:
+        InputError: no transformer is given.
+    """
+    if used_on is None:
+        raise InputError(
+            "LoRA format", expected="a transformer for the format difference, which holds the change of its very weights", found="none",
+            remedy="Connect the transformer that it will be used on.",
+        )  # fmt: skip
+    changes = {}
+    for layer, adapter in adapters.items():
+        weight = used_on.weights[f"{layer}.weight"].detach().cpu().float()
+        changes[difference_name(layer)] = (adapter.changed(weight) - weight).to(dtype).contiguous()
+    return changes
+
+
+def write_lora(exported: ExportedLora, path: Path) -> None:
+    """Writes the file.
+
+    Raises:
+        InputError: the folder cannot be written or the disk is full; nothing half-written stays.
+    """
+    require_writable_folder(path.parent, "export folder")
+    require_free_space(path.parent, sum(tensor.nbytes for tensor in exported.weights.values()), "export folder")
+    write_safetensors(path, exported.weights, exported.metadata)
+
+
+# ---------------------------------------------------------------- what the header says
+
+
+def lora_metadata(
+    state: State, inputs: Mapping[str, Any], adapters: Mapping[str, Adapter], choice: str, format: str, licence: str, title: str,
+    used_on: UsedOn | None,
+) -> dict[str, str]:  # fmt: skip
+    """ModelSpec's fields, sd-scripts' `ss_*` fields, which LoRA users' tools show, and ours."""
+    family = "flux-1-dev" if inputs["base_sizes"]["guidance"] else "flux-1-schnell"
+    resolution_px = inputs.get("resolution_px")
+    graft = {
+        "graft.weights": choice, "graft.run": state.run_key, "graft.data": inputs["data_key"], "graft.format": format,
+        "graft.recipe": json.dumps(inputs["recipe"], sort_keys=True),
+    }  # fmt: skip
+    if used_on is not None:
+        graft["graft.used_on_fingerprint"] = used_on.fingerprint
+    return build_metadata(
+        title=title or f"LoRA after {state.step} steps",
+        architecture=f"{family}/lora",
+        implementation=_IMPLEMENTATIONS.get(format, "https://github.com/comfyanonymous/ComfyUI"),
+        licence=licence or LICENCES[family],
+        base_fingerprint=inputs["base_fingerprint"],
+        settings=inputs["settings"],
+        steps=state.step,
+        resolution_px=(resolution_px, resolution_px) if resolution_px else None,
+        extra={**graft, **_sd_scripts_fields(state, inputs, adapters, title)},
+    )
+
+
+def _sd_scripts_fields(state: State, inputs: Mapping[str, Any], adapters: Mapping[str, Adapter], title: str) -> dict[str, str]:
+    """Under the names that sd-scripts writes; several ranks or alphas in one file are "Dynamic", as its tools say."""
+    settings, recipe, resolution_px = inputs["settings"], inputs["recipe"], inputs.get("resolution_px")
+    ranks, alphas = ({getattr(adapter, name) for adapter in adapters.values()} for name in ("rank", "alpha"))
+    fields: dict[str, Any] = {
+        "ss_network_module": "networks.lora_flux",
+        "ss_network_dim": ranks.pop() if len(ranks) == 1 else "Dynamic",
+        "ss_network_alpha": alphas.pop() if len(alphas) == 1 else "Dynamic",
+        "ss_network_dropout": recipe["dropout"],
+        "ss_base_model_version": "flux1",
+        "ss_output_name": title,
+        "ss_steps": state.step,
+        "ss_seed": settings["seed"],
+        "ss_guidance_scale": recipe["guidance"],
+        "ss_model_prediction_type": "raw",
+        **_timesteps(settings["objective"]),
+        "ss_learning_rate": settings["optimiser"]["learning_rate"],
+        "ss_optimizer": settings["optimiser"]["name"],
+        "ss_lr_scheduler": settings["schedule"]["shape"],
+        "ss_lr_warmup_steps": settings["schedule"]["warmup_steps"],
+        "ss_max_grad_norm": settings["clip_norm"],
+        "ss_batch_size_per_device": settings["batch_size"],
+        "ss_gradient_accumulation_steps": settings["accumulation"],
+        "ss_caption_dropout_rate": settings["objective"]["caption_dropout"],
+        "ss_mixed_precision": {"bfloat16": "bf16"}.get(inputs["compute"], "no"),
+        "ss_num_train_images": inputs.get("train_samples", ""),
+        "ss_resolution": f"({resolution_px}, {resolution_px})" if resolution_px else "",
+    }
+    return {name: str(value) for name, value in fields.items() if value != ""}
+
+
+def _timesteps(objective: Mapping[str, Any]) -> dict[str, Any]:
+    """sd-scripts' word for the density of t: a logit-normal of mean m is its sigmoid, shifted by e^m."""
+    if objective["density"] != "logit_normal":
+        return {"ss_timestep_sampling": objective["density"]}
+    mean, spread = objective["logit_mean"], objective["logit_std"]
+    shift = {"ss_discrete_flow_shift": math.exp(mean)} if mean else {}
+    return {"ss_timestep_sampling": "shift" if mean else "sigmoid", "ss_sigmoid_scale": spread, **shift}
