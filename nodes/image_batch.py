@@ -8,11 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from ..training.data.canny import CannyRecipe
+from ..training.data.captions import require_some_text
+from ..training.data.dataset import require_resolution
 from ..training.data.image_batch import ImageBatch, store_image_batch
 from ..training.errors import InputError
 from .data import encoded_folder
 from .host import current_host
-from .types import DATASET, HINT, Inputs, choice, link, whole
+from .types import DATASET, HINT, Inputs, choice, link, said_of, whole
 
 
 class ImageBatchDataset:
@@ -47,6 +49,15 @@ class ImageBatchDataset:
             },
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, captions: Any, resolution_px: Any, held_out: Any, missing_captions: Any) -> bool | str:  # noqa: N802
+        """ComfyUI hands every value over as a list here too."""
+        text, size, count, missing = (first(value) for value in (captions, resolution_px, held_out, missing_captions))
+        numbers = said_of(cls, {"resolution_px": size, "held_out": count}, lambda: require_resolution(int(size)))
+        if numbers is not True:
+            return numbers
+        return said_of(cls, {"captions": text, "missing_captions": missing}, lambda: require_some_text(str(text), missing))
+
     def execute(
         self, images: Sequence[Tensor], captions: Sequence[Any], resolution_px: Sequence[int], held_out: Sequence[int],
         missing_captions: Sequence[Any], hints: Sequence[Tensor] | None = None, recipe: Sequence[CannyRecipe] | None = None,
@@ -65,6 +76,11 @@ def _require_one_source(hints: Sequence[Any] | None, recipe: Sequence[Any] | Non
     if hints is not None and recipe is not None:
         remedy = "Disconnect one of the two."
         raise InputError("hints", expected="either hints or a recipe to make them by", found="both", remedy=remedy)
+
+
+def first(value: Any) -> Any:
+    """A widget's value, whether it comes alone or as the one entry of a list."""
+    return value[0] if isinstance(value, (list, tuple)) and value else value
 
 
 def texts_of(given: Sequence[Any]) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from ..training.files.inspect import describe
 from ..training.files.precision import load_transformer_weights, loaded_fingerprint, require_transformer_file
 from ..training.models.nano import load_nano
-from ..training.trainable.controlnet_import import load_controlnet_file
+from ..training.trainable.controlnet_import import load_controlnet_file, require_controlnet_file
 from .host import current_host
 from .types import Inputs, said_of
 
@@ -94,6 +94,11 @@ class LoadControlNet:
     def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
         files = current_host().model_files(CONTROL_KIND)
         return {"required": {"controlnet": (files, {"tooltip": "A FLUX ControlNet file in the folder controlnet."})}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, controlnet: str | None) -> bool | str:  # noqa: N802
+        """Another kind of file is named by its header, before anything is loaded."""
+        return said_of(cls, {"controlnet": controlnet}, lambda: require_controlnet_file(current_host().model_path(CONTROL_KIND, str(controlnet))))
 
     @classmethod
     def IS_CHANGED(cls, controlnet: str) -> str:  # noqa: N802

@@ -75,6 +75,7 @@ def test_what_comfyui_leaves_to_the_node_is_checked(node_id: str, name: str, val
 
 SETTINGS_PAIRS = {"schedule": "cosine", "warmup_steps": 5, "horizon_steps": 1000, "guidance_low": 1.0, "guidance_high": 7.0}
 CANNY = {"low": 100, "high": 200, "low_to": 0, "high_to": 0}
+BATCH = {"captions": ["a"], "resolution_px": [512], "held_out": [16], "missing_captions": ["stop"]}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,10 @@ CANNY = {"low": 100, "high": 200, "low_to": 0, "high_to": 0}
         ("GraftExportControlNet", {"file_name": "../elsewhere"}, "file name"),
         ("GraftReport", {"file_name": ""}, "file name"),
         ("GraftLoadTransformer", {"transformer": "gone.safetensors"}, "none"),
+        ("GraftLoadControlNet", {"controlnet": "gone.safetensors"}, "none"),
+        ("GraftImageBatch", {**BATCH, "resolution_px": [520]}, "multiple of 16"),
+        ("GraftImageBatch", {**BATCH, "held_out": -1}, "expected 0 to"),
+        ("GraftImageBatch", {**BATCH, "captions": [" \n"]}, "captions: expected a caption for each picture"),
     ],
 )
 def test_what_does_not_fit_together_is_told(node_id: str, values: dict[str, Any], said: str):
@@ -101,6 +106,8 @@ def test_what_fits_passes():
     assert CHECKING["GraftSettings"].VALIDATE_INPUTS(**SETTINGS_PAIRS) is True  # type: ignore[attr-defined]
     assert CHECKING["GraftSettings"].VALIDATE_INPUTS(**{**SETTINGS_PAIRS, "schedule": "constant", "warmup_steps": 2000}) is True  # type: ignore[attr-defined]
     assert CHECKING["GraftCannyHint"].VALIDATE_INPUTS(**{**CANNY, "low_to": 150, "high_to": 300}) is True  # type: ignore[attr-defined]
+    assert CHECKING["GraftImageBatch"].VALIDATE_INPUTS(**BATCH) is True  # type: ignore[attr-defined]
+    assert CHECKING["GraftImageBatch"].VALIDATE_INPUTS(**{**BATCH, "captions": [""], "missing_captions": ["empty"]}) is True  # type: ignore[attr-defined]
 
 
 def test_a_folder_is_looked_into_but_no_picture_is_opened(tmp_path: Path):
@@ -113,9 +120,9 @@ def test_a_folder_is_looked_into_but_no_picture_is_opened(tmp_path: Path):
 
 
 def test_another_kind_of_model_file_is_named_by_its_header(tmp_path: Path):
-    file = tmp_path / "models" / "diffusion_models" / "wrong.safetensors"
-    file.parent.mkdir(parents=True)
-    write_safetensors(file, {"taesd_encoder.0.weight": zeros(64, 3, 3, 3)})
+    for kind in ("diffusion_models", "controlnet"):
+        write_safetensors(tmp_path / "models" / kind / "wrong.safetensors", {"taesd_encoder.0.weight": zeros(64, 3, 3, 3)})
+    assert "expected a FLUX ControlNet" in CHECKING["GraftLoadControlNet"].VALIDATE_INPUTS("wrong.safetensors")  # type: ignore[attr-defined]
     assert "expected a FLUX transformer" in CHECKING["GraftLoadTransformer"].VALIDATE_INPUTS("wrong.safetensors")  # type: ignore[attr-defined]
 
 

@@ -24,17 +24,35 @@ def captions_of(texts: Sequence[str], count: int, missing: str) -> list[str]:
     Raises:
         InputError: something that is no text; as many captions as pictures are not there; captions are empty and `missing` is 'stop'.
     """
-    if missing not in ("stop", "empty"):
-        raise InputError("missing captions", expected="stop or empty", found=missing, remedy="Choose stop.")
+    _require_choice(missing)
     odd = next((text for text in texts if not isinstance(text, str)), None)
     if odd is not None:
         raise InputError("captions", expected="text", found=f"a {type(odd).__name__}", remedy="Connect STRING outputs.")
     captions = [" ".join(text.split()) for text in _split(texts, count)]
     empty = [Problem(f"picture {number}", "has no caption") for number, caption in enumerate(captions, start=1) if not caption]
     if empty and missing == "stop":
-        remedy = "Write them, or set missing_captions to 'empty'."
-        raise InputError("captions", expected="a caption for each picture", found=list_problems(empty), remedy=remedy)
+        raise _none(list_problems(empty))
     return captions
+
+
+def require_some_text(text: str, missing: str) -> None:
+    """What can be told of a typed text before the pictures are there.
+
+    Raises:
+        InputError: it is blank, and `missing` is 'stop'.
+    """
+    _require_choice(missing)
+    if not text.strip() and missing == "stop":
+        raise _none("an empty text")
+
+
+def _require_choice(missing: str) -> None:
+    if missing not in ("stop", "empty"):
+        raise InputError("missing captions", expected="stop or empty", found=missing, remedy="Choose stop.")
+
+
+def _none(found: str) -> InputError:
+    return InputError("captions", expected="a caption for each picture", found=found, remedy="Write them, or set missing_captions to 'empty'.")
 
 
 def _split(texts: Sequence[str], count: int) -> list[str]:

@@ -53,6 +53,18 @@ def load_controlnet_file(path: str | Path, progress: Progress = NO_PROGRESS) -> 
         InputError: a damaged file, one that is something else (it says what), tensors that are missing, unexpected or of a wrong shape, values
             that are not finite, or a packing that cannot be read.
     """
+    header, report = require_controlnet_file(path)
+    weights = _read(header, report, progress)
+    controlnet_from_weights(weights)  # names and shapes, all of them
+    return LoadedControlNet(_in_stock_names(weights, report.layout), _LAYOUTS[report.layout], report)
+
+
+def require_controlnet_file(path: str | Path) -> tuple[Header, FileReport]:
+    """A file's header and what it tells, without reading a weight: enough to refuse a wrong file before any work.
+
+    Raises:
+        InputError: a damaged file, one that is no FLUX ControlNet of the two layouts, or a packing that cannot be read.
+    """
     header = read_header(path)
     report = identify(header)
     if report.architecture != "flux" or report.layout not in _LAYOUTS:
@@ -60,9 +72,7 @@ def load_controlnet_file(path: str | Path, progress: Progress = NO_PROGRESS) -> 
             str(header.path), expected="a FLUX ControlNet in the XLabs or InstantX layout", found=what_it_is(report), remedy=_REMEDIES[report.kind]
         )
     require_readable(header, report.quantisation)
-    weights = _read(header, report, progress)
-    controlnet_from_weights(weights)  # names and shapes, all of them
-    return LoadedControlNet(_in_stock_names(weights, report.layout), _LAYOUTS[report.layout], report)
+    return header, report
 
 
 def _read(header: Header, report: FileReport, progress: Progress) -> dict[str, Tensor]:
