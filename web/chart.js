@@ -1,0 +1,318 @@
+/** A loss chart in SVG: each step faint, a running mean strong, held-out losses as points; reads values and zooms by mouse and by keyboard. */
+
+import { nearest } from "./pure/curve.js";
+import { averages, envelope, visible } from "./pure/downsample.js";
+import { tick } from "./pure/format.js";
+import { linearScale, logScale, zoomed } from "./pure/scale.js";
+import { memoryOf, smoothed } from "./pure/smooth.js";
+import { axisRange, linearTicks, logTicks } from "./pure/ticks.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const MARGIN = { left: 46, right: 10, top: 8, bottom: 22 };
+const DRAG_PIXELS = 4;
+const SMALLEST_STEPS = 4;
+
+export class Chart {
+  /**
+   * @param {(reading: object | null) => void} onRead is told which point is pointed at, or null
+   * @param {(zoomedIn: boolean) => void} onZoom
+   */
+  constructor(onRead = () => {}, onZoom = () => {}) {
+    this.onRead = onRead;
+    this.onZoom = onZoom;
+    this.data = null;
+    this.view = null;
+    this.log = false;
+    this.smoothing = 0.5;
+    this.size = [400, 180];
+    this.cursor = null;
+    this.#build();
+  }
+
+  /** @param {{curve: import("./pure/curve.js").Curve, heldOut: {step: number[], loss: number[]}}} data */
+  show(data) {
+    if (this.data && data !== this.data) this.view = null;
+    this.data = data;
+    this.draw();
+  }
+
+  set(options) {
+    Object.assign(this, options);
+    this.draw();
+  }
+
+  resize(width, height) {
+    if (width === this.size[0] && height === this.size[1]) return;
+    this.size = [width, height];
+    this.draw();
+  }
+
+  showAll() {
+    this.view = null;
+    this.onZoom(false);
+    this.draw();
+  }
+
+  // ------------------------------------------------------------ drawing
+
+  draw() {
+    const [width, height] = this.size;
+    this.element.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.inner = { left: MARGIN.left, right: Math.max(MARGIN.left + 10, width - MARGIN.right), top: MARGIN.top, bottom: height - MARGIN.bottom };
+    this.#frame();
+    const curve = this.data?.curve;
+    if (!curve || (!curve.length && !this.data.heldOut.step.length)) return this.#empty();
+    this.smooth = smoothed(curve.mean, curve.count, memoryOf(this.smoothing, this.#last()));
+    this.#scales();
+    this.#axes();
+    this.#curves();
+    this.#dots();
+    this.#moveCursor();
+  }
+
+  #build() {
+    this.element = make("svg", { class: "graft-chart-svg", "aria-hidden": "true", preserveAspectRatio: "none" });
+    const id = `graft-clip-${Math.random().toString(36).slice(2)}`;
+    this.clip = make("rect");
+    const clip = make("clipPath", { id });
+    clip.append(this.clip);
+    this.grid = make("g", { class: "graft-grid" });
+    this.lines = make("g", { "clip-path": `url(#${id})` });
+    this.raw = make("path", { class: "graft-raw" });
+    this.mean = make("path", { class: "graft-mean" });
+    this.held = make("path", { class: "graft-held-line" });
+    this.points = make("path", { class: "graft-held" });
+    this.lines.append(this.raw, this.held, this.mean, this.points);
+    this.brush = make("rect", { class: "graft-brush", visibility: "hidden" });
+    this.mark = make("g", { class: "graft-mark", visibility: "hidden" });
+    this.markLine = make("line");
+    this.markDot = make("circle", { r: 3.5 });
+    this.mark.append(this.markLine, this.markDot);
+    this.element.append(clip, this.grid, this.lines, this.brush, this.mark);
+    this.#listen();
+  }
+
+  #frame() {
+    const { left, right, top, bottom } = this.inner;
+    set(this.clip, { x: left, y: top - 2, width: right - left, height: bottom - top + 4 });
+  }
+
+  #empty() {
+    this.grid.replaceChildren();
+    for (const path of [this.raw, this.mean, this.held, this.points]) path.setAttribute("d", "");
+    this.mark.setAttribute("visibility", "hidden");
+  }
+
+  #last() {
+    const { curve, heldOut } = this.data;
+    return Math.max(curve.lastStep, heldOut.step.at(-1) ?? 0, 1);
+  }
+
+  #first() {
+    const { curve, heldOut } = this.data;
+    return Math.min(curve.length ? curve.step[0] : Infinity, heldOut.step[0] ?? Infinity);
+  }
+
+  #scales() {
+    const { left, right, top, bottom } = this.inner;
+    const [from, to] = this.view ?? [this.#first(), this.#last()];
+    const { curve, heldOut } = this.data;
+    const [first, end] = visible(curve.step, from, to);
+    const held = heldOut.loss.filter((_, index) => heldOut.step[index] >= from && heldOut.step[index] <= to);
+    const firm = averages(curve.step, this.smooth, from, to, 200).map(([, value]) => value);
+    const [low, high] = axisRange([...firm, ...held], curve.mean.slice(first, end), this.log);
+    this.x = linearScale(from, to > from ? to : from + 1, left, right);
+    this.y = (this.log ? logScale : linearScale)(low, high, bottom, top);
+    this.range = { from, to, low, high };
+  }
+
+  #axes() {
+    const { left, right, top, bottom } = this.inner;
+    const { from, to, low, high } = this.range;
+    const rows = Math.max(2, Math.round((bottom - top) / 34));
+    const columns = Math.max(2, Math.round((right - left) / 70));
+    const parts = [];
+    for (const value of (this.log ? logTicks : linearTicks)(low, high, rows)) {
+      const y = Math.round(this.y(value)) + 0.5;
+      parts.push(make("line", { x1: left, x2: right, y1: y, y2: y }), label(tick(value), left - 6, y + 3.5, "end"));
+    }
+    for (const value of linearTicks(from, to, columns, true)) {
+      const x = this.x(value);
+      if (x > right + 1) continue;
+      parts.push(label(tick(value), Math.min(x, right - 4), bottom + 15, x > right - 16 ? "end" : "middle"));
+    }
+    parts.push(make("line", { class: "graft-axis", x1: left, x2: right, y1: bottom + 0.5, y2: bottom + 0.5 }));
+    this.grid.replaceChildren(...parts);
+  }
+
+  #curves() {
+    const { curve } = this.data;
+    const { from, to } = this.range;
+    const columns = Math.max(50, Math.round(this.inner.right - this.inner.left));
+    const band = envelope(curve.step, curve.lowest, curve.highest, from, to, columns);
+    this.raw.setAttribute("d", bandPath(band, this.x, this.y));
+    this.mean.setAttribute("d", linePath(averages(curve.step, this.smooth, from, to, columns), this.x, this.y));
+  }
+
+  #dots() {
+    const { step, loss } = this.data.heldOut;
+    const { from, to } = this.range;
+    const [first, end] = visible(step, from, to);
+    const pairs = step.slice(first, end).map((value, index) => [value, loss[first + index]]);
+    this.held.setAttribute("d", linePath(pairs, this.x, this.y));
+    const shown = pairs.length > 60 ? [] : pairs;
+    this.points.setAttribute("d", shown.map(([value, height]) => dot(this.x(value), this.y(height), 3)).join(""));
+  }
+
+  // ------------------------------------------------------------ reading
+
+  /** Points at the curve's point nearest to a step; null lets go. */
+  point(step) {
+    this.cursor = step;
+    this.#moveCursor();
+  }
+
+  #moveCursor() {
+    const curve = this.data?.curve;
+    const index = this.cursor === null || !curve ? -1 : nearest(curve.step, this.cursor);
+    this.mark.setAttribute("visibility", index < 0 ? "hidden" : "visible");
+    if (index < 0) return this.onRead(null);
+    const x = this.x(curve.step[index]);
+    set(this.markLine, { x1: x, x2: x, y1: this.inner.top, y2: this.inner.bottom });
+    set(this.markDot, { cx: x, cy: this.y(this.smooth[index]) });
+    this.onRead(this.#reading(index));
+  }
+
+  #reading(index) {
+    const { curve, heldOut } = this.data;
+    const held = nearest(heldOut.step, curve.step[index]);
+    return {
+      from: curve.step[index] - curve.count[index] + 1, step: curve.step[index], loss: curve.mean[index], smoothed: this.smooth[index],
+      rate: curve.rate[index], heldOut: held < 0 ? null : { step: heldOut.step[held], loss: heldOut.loss[held] },
+      side: this.x(curve.step[index]) > (this.inner.left + this.inner.right) / 2 ? "left" : "right",
+    };
+  }
+
+  #zoom(from, to) {
+    this.view = [from, to];
+    this.onZoom(true);
+    this.draw();
+  }
+
+  /** Scales what is shown by a factor around a step, or moves it by a part of its width; all of it is the most. */
+  change(factor, centre, shift = 0) {
+    if (!this.range) return;
+    const all = [this.#first(), this.#last()];
+    const next = zoomed([this.range.from, this.range.to], all, factor, centre, shift, SMALLEST_STEPS);
+    if (next[1] - next[0] >= all[1] - all[0]) this.showAll();
+    else this.#zoom(...next);
+  }
+
+  // ------------------------------------------------------------ mouse and keyboard
+
+  #listen() {
+    this.element.addEventListener("pointermove", (event) => this.#moved(event));
+    this.element.addEventListener("pointerdown", (event) => this.#pressed(event));
+    this.element.addEventListener("pointerup", (event) => this.#released(event));
+    this.element.addEventListener("pointercancel", () => this.#letGo());
+    this.element.addEventListener("pointerleave", () => !this.pressedAt && this.point(null));
+    this.element.addEventListener("dblclick", () => this.showAll());
+  }
+
+  /** The step under the mouse, whatever scale ComfyUI's canvas has given to the panel. */
+  #stepAt(event) {
+    const box = this.element.getBoundingClientRect();
+    const pixel = ((event.clientX - box.left) / (box.width || 1)) * this.size[0];
+    return this.x.invert(Math.min(Math.max(pixel, this.inner.left), this.inner.right));
+  }
+
+  #moved(event) {
+    if (!this.range) return;
+    const step = this.#stepAt(event);
+    this.point(step);
+    if (!this.pressedAt) return;
+    const [from, to] = [this.x(this.pressedAt.step), this.x(step)].sort((left, right) => left - right);
+    set(this.brush, { x: from, width: to - from, y: this.inner.top, height: this.inner.bottom - this.inner.top, visibility: "visible" });
+  }
+
+  #pressed(event) {
+    if (!this.range || event.button !== 0) return;
+    event.stopPropagation();
+    this.element.setPointerCapture(event.pointerId);
+    this.pressedAt = { step: this.#stepAt(event), pixel: event.clientX };
+  }
+
+  #released(event) {
+    if (!this.pressedAt) return;
+    const { step, pixel } = this.pressedAt;
+    const [from, to] = [step, this.#stepAt(event)].sort((left, right) => left - right);
+    this.#letGo();
+    if (Math.abs(event.clientX - pixel) >= DRAG_PIXELS && to - from >= SMALLEST_STEPS) this.#zoom(from, to);
+  }
+
+  #letGo() {
+    this.pressedAt = null;
+    this.brush.setAttribute("visibility", "hidden");
+  }
+
+  /** @returns {boolean} whether the key meant something here */
+  key(name) {
+    const actions = {
+      ArrowLeft: () => this.#walk(-1), ArrowRight: () => this.#walk(1), Home: () => this.point(this.range.from), End: () => this.point(this.range.to),
+      "+": () => this.change(0.5, this.cursor ?? undefined), "=": () => this.change(0.5, this.cursor ?? undefined),
+      "-": () => this.change(2, this.cursor ?? undefined), Escape: () => this.showAll(),
+      PageUp: () => this.change(1, undefined, -0.8), PageDown: () => this.change(1, undefined, 0.8),
+    };
+    if (!this.range || !actions[name]) return false;
+    actions[name]();
+    return true;
+  }
+
+  /** To the neighbouring point; in a long curve as far as one can see. */
+  #walk(direction) {
+    const { step } = this.data.curve;
+    if (!step.length) return;
+    const [first, end] = visible(step, this.range.from, this.range.to);
+    const stride = Math.max(1, Math.round((end - first) / 100));
+    const index = this.cursor === null ? end - 1 : nearest(step, this.cursor) + direction * stride;
+    this.point(step[Math.min(Math.max(index, 0), step.length - 1)]);
+  }
+}
+
+// ---------------------------------------------------------------- paths
+
+function linePath(pairs, x, y) {
+  return pairs.map(([step, value], index) => `${index ? "L" : "M"}${pixel(x(step))} ${pixel(y(value))}`).join("");
+}
+
+/** The lowest and highest of each column, forth and back as one line: dense where the loss jumps. */
+function bandPath(band, x, y) {
+  const parts = band.map(({ x: step, low, high }, index) => {
+    const at = pixel(x(step));
+    return low === high ? `${index ? "L" : "M"}${at} ${pixel(y(low))}` : `${index ? "L" : "M"}${at} ${pixel(y(low))}L${at} ${pixel(y(high))}`;
+  });
+  return parts.join("");
+}
+
+function dot(x, y, radius) {
+  return `M${pixel(x - radius)} ${pixel(y)}a${radius} ${radius} 0 1 0 ${2 * radius} 0a${radius} ${radius} 0 1 0 ${-2 * radius} 0`;
+}
+
+function pixel(value) {
+  return Math.round(value * 10) / 10;
+}
+
+function label(text, x, y, anchor) {
+  const element = make("text", { x, y, "text-anchor": anchor });
+  element.textContent = text;
+  return element;
+}
+
+function make(name, attributes = {}) {
+  return set(document.createElementNS(SVG, name), attributes);
+}
+
+function set(element, attributes) {
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
+  return element;
+}

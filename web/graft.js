@@ -1,0 +1,104 @@
+/** Graft's extension of ComfyUI's page: a live panel in every Train Steps node. Loaded by ComfyUI (WEB_DIRECTORY). */
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { addStyleSheet } from "./dom.js";
+import { Panel } from "./panel.js";
+import { Live } from "./pure/live.js";
+import { panelsOf } from "./pure/places.js";
+import { wordsFor } from "./pure/strings.js";
+
+const NODE = "GraftTrainSteps";
+const WIDGET = "graft_panel";
+const WIDGET_TYPE = "GRAFT_PANEL";
+const EVENT = "graft.training";
+const NODE_WIDTH = 420;
+
+/** @type {Map<object, Panel>} by node */
+const panels = new Map();
+const live = new Live({ get, post }, (training) => place(training));
+
+async function get(path) {
+  const answer = await api.fetchApi(path);
+  if (!answer.ok) throw Object.assign(new Error(`${path}: ${answer.status}`), { status: answer.status });
+  return answer.json();
+}
+
+async function post(path) {
+  return (await api.fetchApi(path, { method: "POST" })).ok;
+}
+
+function rootGraph() {
+  return app.rootGraph ?? app.graph?.rootGraph ?? app.graph;
+}
+
+/** Shows a training in the panel of its node, if that is in the workflow that is open. */
+function place(training) {
+  panelsOf(training, rootGraph(), panels).forEach((panel) => panel.show(training));
+}
+
+/** After another workflow was opened: each panel shows the newest training of its node. */
+function placeAll() {
+  for (const training of live.trainings.values()) place(training);
+}
+
+function addPanel(node) {
+  const locale = app.extensionManager?.setting?.get?.("Comfy.Locale") ?? navigator.language;
+  const panel = new Panel({
+    words: wordsFor(locale), locale, act: (run, wish) => live.wish(run, wish),
+    pictureUrl: (run, step, index) => api.apiURL(`/graft/live/${run}/pictures/${step}/${index}`),
+    grown: () => grow(node),
+  });
+  const widget = node.addDOMWidget(WIDGET, WIDGET_TYPE, panel.element, {
+    serialize: false, hideOnZoom: false, getMinHeight: () => panel.height, getValue: () => undefined, setValue: () => {},
+  });
+  widget.serialize = false; // not in the saved workflow either: its widgets are stored by position
+  panels.set(node, panel);
+  forgetWithNode(node, panel);
+  grow(node, NODE_WIDTH);
+}
+
+function forgetWithNode(node, panel) {
+  const removed = node.onRemoved;
+  node.onRemoved = function (...given) {
+    panels.delete(node);
+    panel.remove();
+    return removed?.apply(this, given);
+  };
+}
+
+/** Makes room for what the panel shows; a node that the user has made larger stays so. */
+function grow(node, width = 0) {
+  const [leastWidth, leastHeight] = node.computeSize();
+  const [nowWidth, nowHeight] = node.size;
+  const next = [Math.max(nowWidth, leastWidth, width), Math.max(nowHeight, leastHeight)];
+  if (next[0] !== nowWidth || next[1] !== nowHeight) node.setSize(next);
+  app.graph?.setDirtyCanvas?.(true, true);
+}
+
+function refresh() {
+  live.refresh().catch(() => {}); // an old server without our routes, or none: the next reconnect asks again
+}
+
+app.registerExtension({
+  name: "graft.panel",
+
+  setup() {
+    addStyleSheet(new URL("./graft.css", import.meta.url).href);
+    api.addEventListener(EVENT, ({ detail }) => live.receive(detail));
+    api.addEventListener("reconnecting", () => panels.forEach((panel) => panel.connected(false)));
+    api.addEventListener("reconnected", () => {
+      panels.forEach((panel) => panel.connected(true));
+      refresh();
+    });
+    refresh();
+  },
+
+  nodeCreated(node) {
+    if (node.comfyClass === NODE) addPanel(node);
+  },
+
+  afterConfigureGraph() {
+    placeAll();
+  },
+});

@@ -1,0 +1,61 @@
+/** Numbers as people read them. */
+
+const MISSING = "–";
+
+/** Four digits that count: 0.1234, 12.34, 1.2e-5. */
+export function figure(value, digits = 4) {
+  if (!isNumber(value)) return MISSING;
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e6 || size < 1e-3) return shortExponent(value.toExponential(Math.min(digits, 3) - 1));
+  return size >= 10 ** (digits - 1) ? value.toFixed(0) : Number(value.toPrecision(digits)).toString();
+}
+
+function shortExponent(text) {
+  return text.replace(/\.?0+e/, "e").replace("e+", "e");
+}
+
+/** Whole steps with thousands apart. */
+export function whole(value, locale = "en") {
+  return isNumber(value) ? Math.round(value).toLocaleString(locale) : MISSING;
+}
+
+/** For an axis: 0.05, 1500 as 1.5k, 2e-5. */
+export function tick(value) {
+  if (!isNumber(value)) return MISSING;
+  const size = Math.abs(value);
+  if (size >= 1e6) return `${Number((value / 1e6).toPrecision(4))}M`;
+  if (size >= 1e4) return `${Number((value / 1e3).toPrecision(4))}k`;
+  return size > 0 && size < 1e-3 ? shortExponent(value.toExponential(1)) : Number(value.toPrecision(4)).toString();
+}
+
+/** 7 s, 3:05 (minutes), 2:03:05 (hours), 3 d 4 h. */
+export function duration(seconds) {
+  if (!isNumber(seconds) || seconds < 0) return MISSING;
+  const total = Math.round(seconds);
+  if (total < 60) return `${total} s`;
+  if (total >= 86400) return `${Math.floor(total / 86400)} d ${Math.floor((total % 86400) / 3600)} h`;
+  const [hours, minutes, rest] = [Math.floor(total / 3600), Math.floor((total % 3600) / 60), total % 60];
+  return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
+}
+
+/** 512 MB, 23.4 GB (in powers of 1024, as graphics cards are sold). */
+export function bytes(value) {
+  if (!isNumber(value)) return MISSING;
+  const gigabytes = value / 1024 ** 3;
+  return gigabytes >= 0.9995 ? `${gigabytes.toFixed(1)} GB` : `${Math.round(value / 1024 ** 2)} MB`;
+}
+
+/** 3.1 steps/s, or 2.5 s/step where a step takes longer than a second. */
+export function speed(stepsPerSecond, words) {
+  if (!isNumber(stepsPerSecond) || stepsPerSecond <= 0) return MISSING;
+  return stepsPerSecond >= 1 ? `${figure(stepsPerSecond, 3)} ${words.stepsPerSecond}` : `${figure(1 / stepsPerSecond, 3)} ${words.secondsPerStep}`;
+}
+
+function two(value) {
+  return String(value).padStart(2, "0");
+}
+
+function isNumber(value) {
+  return typeof value === "number" && Number.isFinite(value);
+}
