@@ -40,6 +40,35 @@ def locked(path: Path, subject: str) -> Iterator[None]:
         os.close(handle)
 
 
+def held_for_good(path: Path) -> int:
+    """Makes the file at `path` and locks it for as long as this process lives; the handle may be written to, and must stay open.
+
+    Raises:
+        OSError: the folder may not be written.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0))
+    with suppress(OSError):  # where nothing can be locked, `is_held` takes every such file for held
+        _lock(handle)
+    return handle
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process may hold the lock of this file."""
+    try:
+        handle = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        _lock(handle)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _take(handle: int, path: Path, subject: str) -> None:
     try:
         _lock(handle)

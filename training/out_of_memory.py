@@ -53,9 +53,9 @@ def freed_when_memory_runs_out(run: Run, settings: Settings, data: Encoded, devi
 def release_cached_memory(device: torch.device) -> None:
     """Gives back what nobody holds any more: rings of references, and what torch keeps of the accelerator's memory for later."""
     gc.collect()
-    backend = getattr(torch, device.type, None)
-    if device.type != "cpu" and hasattr(backend, "empty_cache"):
-        backend.empty_cache()
+    empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
+    if empty_cache is not None:
+        empty_cache()
 
 
 def explanation(said: str, run: Run, settings: Settings, data: Encoded, device: torch.device) -> str:

@@ -17,10 +17,11 @@ from typing import Any
 from torch import Tensor
 
 from .checkpoint import Checkpoint, Facts, checkpoint_at, list_checkpoints, remove_checkpoint, remove_leftovers, write_checkpoint
-from .files.write import require_free_space, require_writable_folder, write_json
+from .files.write import PART_BEGINNING, require_free_space, require_writable_folder, write_json
 from .history import HistoryFile
+from .in_use import mark_used
 from .lock import locked
-from .state import HISTORY_FILE, LOCK_FILE, RUN_FILE
+from .state import HISTORY_FILE, LOCK_FILE, RUN_FILE, State
 
 _log = logging.getLogger(__name__)
 _SUBJECT = "folder of runs"
@@ -99,7 +100,12 @@ class RunStore:
         """All that exist."""
         if not self.folder.is_dir():
             return []
-        return [Run(path) for path in sorted(self.folder.iterdir()) if (path / RUN_FILE).is_file()]
+        paths = (path for path in sorted(self.folder.iterdir()) if not path.name.startswith(PART_BEGINNING))
+        return [Run(path) for path in paths if (path / RUN_FILE).is_file()]
+
+    def use(self, state: State) -> None:
+        """Notes that this process uses a state and those that it began from, which protects their runs from clean-up (store_size.py)."""
+        mark_used(self.folder, [run_key[:KEY_DIGITS] for run_key, _ in state.lineage])
 
     def require_room(self, checkpoint_bytes: int) -> None:
         """Checks before any work that checkpoints can be written: one beside the one before it.

@@ -63,7 +63,7 @@ def train_to(
     run = store.run(request.run_key)
     found = run.checkpoint(request.until_step)
     if found is not None:
-        return request.state(run, found.step)
+        return _used(store, request.state(run, found.step))
     _require_fits(base, recipe, data)
     with freed_when_memory_runs_out(run, settings, data, device):
         return _trained(Learner(base.model, recipe, settings, device), run, request, data, store, progress, listener)
@@ -78,7 +78,12 @@ def _trained(
         run.describe({**request.inputs, **_described_data(data), **_described_learner(learner)})
         earlier = request.parent.history() if request.parent else History()
         train(learner, Training(data=data, run=run, until_step=request.until_step, progress=progress, listener=listener, earlier=earlier))
-        return request.state(run, learner.step)
+        return _used(store, request.state(run, learner.step))
+
+
+def _used(store: RunStore, state: State) -> State:
+    store.use(state)
+    return state
 
 
 def _require_fits(base: Base, recipe: Recipe, data: Encoded) -> None:

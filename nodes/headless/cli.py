@@ -1,4 +1,4 @@
-"""The command line: `graft run`, `inspect`, `convert`, `shapes`, `bench`, `runs`.
+"""The command line: `graft run`, `inspect`, `convert`, `shapes`, `bench`, `runs`, `store`.
 
 Imports stay inside the commands, so that --help is instant and `inspect` reads a header without loading torch.
 """
@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     _add_shapes(commands)
     _add_bench(commands)
     _add_runs(commands)
+    _add_store(commands)
     return top
 
 
@@ -197,3 +198,24 @@ def _runs(arguments: argparse.Namespace, reporter: Reporter) -> None:
     from .stored_runs import describe_runs
 
     print(describe_runs(HeadlessHost().runs_folder()))
+
+
+def _add_store(commands: argparse._SubParsersAction) -> None:
+    epilog = (
+        "A run that a living process trains, has trained or has given on to other nodes is never removed, nor one from which a kept run began. "
+        "Inside ComfyUI the limit is kept by itself, after each training: 200 GB, or what GRAFT_STORE_LIMIT says (500GB, none)."
+    )
+    added = _add(commands, "store", _store, "list the room that kept runs take, and remove the least recently used", epilog)
+    added.add_argument("--folder", type=Path, metavar="DIR", help="the folder of runs (ComfyUI's: output/graft/runs; default: this command's own)")
+    added.add_argument("--prune", metavar="SIZE", help="remove the least recently used runs until the rest takes at most this much (50GB, 800MB, 0)")
+
+
+def _store(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    from ...training.store_size import parsed_size
+    from .host import HeadlessHost
+    from .stored_runs import describe_store
+
+    host = HeadlessHost()
+    folder = arguments.folder or host.runs_folder()
+    cache = host.cache_folder() if arguments.folder is None else folder.parent / "cache"
+    print(describe_store(folder, cache, None if arguments.prune is None else parsed_size(arguments.prune, "--prune")))

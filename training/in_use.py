@@ -1,0 +1,79 @@
+"""Which runs are in use: each process keeps a note beside the runs, locked until it ends, so that none is ever stale.
+
+<store>/.in_use/<process>-<random>      the names of the runs that this process has trained or given on, one per line
+<store>/<run>/used                      touched at each use: its time orders the runs for clean-up
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from .lock import held_for_good, is_held
+
+_log = logging.getLogger(__name__)
+NOTES_FOLDER, USED_FILE = ".in_use", "used"
+
+
+@dataclass(frozen=True)
+class _Note:
+    path: Path
+    process: int
+    handle: int
+
+
+class _Notes:
+    """This process's notes, one per store. Locks belong to the process, so its notes do, too."""
+
+    def __init__(self) -> None:
+        self._notes: dict[Path, _Note] = {}
+        self._guard = Lock()
+
+    def add(self, store_folder: Path, names: Iterable[str]) -> None:
+        with self._guard:
+            note = self._notes.get(store_folder)
+            # Begun anew in a process that was forked from its writer, and where somebody has removed the store meanwhile.
+            if note is None or note.process != os.getpid() or not note.path.exists():
+                note = self._notes[store_folder] = _begin(store_folder / NOTES_FOLDER)
+            os.write(note.handle, "".join(f"{name}\n" for name in names).encode("utf-8"))
+
+
+def _begin(folder: Path) -> _Note:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
+    return _Note(path, os.getpid(), held_for_good(path))
+
+
+_NOTES = _Notes()
+
+
+def mark_used(store_folder: Path, names: Iterable[str]) -> None:
+    """Protects runs, by their folders' names, until this process ends. A store that may only be read needs no protection."""
+    listed = list(names)
+    try:
+        _NOTES.add(store_folder.absolute(), listed)
+    except OSError as error:
+        _log.debug("the runs %s could not be marked as used: %s", ", ".join(listed), error)
+    for name in listed:
+        with suppress(OSError):
+            (store_folder / name / USED_FILE).touch()
+
+
+def runs_in_use(store_folder: Path) -> set[str]:
+    """The names of the runs that living processes use, this one included; notes of dead ones are removed."""
+    found: set[str] = set()
+    folder = store_folder / NOTES_FOLDER
+    for note in folder.iterdir() if folder.is_dir() else ():
+        if is_held(note):
+            with suppress(OSError):
+                found |= set(note.read_text("utf-8").split())
+        else:
+            with suppress(OSError):
+                note.unlink()
+    return found

@@ -1,0 +1,176 @@
+"""How much room the runs take, and clean-up: the least recently used give way, never one that is in use."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import InputError
+from .files.write import PART_BEGINNING
+from .in_use import USED_FILE, runs_in_use
+from .lock import is_held, locked
+from .state import HISTORY_FILE, LOCK_FILE, RUN_FILE
+from .store import KEY_DIGITS, Run, RunStore
+
+_log = logging.getLogger(__name__)
+LIMIT_VARIABLE = "GRAFT_STORE_LIMIT"
+DEFAULT_LIMIT_BYTES = 200 * 10**9
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]B|)")
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """One run of the store, as clean-up sees it."""
+
+    folder: Path
+    size_bytes: int
+    used_at: float
+    """Seconds since the epoch."""
+    in_use: bool
+    """A living process trains it, has trained it or has given it on; or one that began from it is in use."""
+    parent: str | None
+    """The name of the run that it began from."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+def stored_runs(store: RunStore) -> list[StoredRun]:
+    """All runs, the least recently used first."""
+    found = [_described(run) for run in store.runs()]
+    used = _with_parents(runs_in_use(store.folder) | {run.name for run in found if run.in_use}, found)
+    known = [StoredRun(run.folder, run.size_bytes, run.used_at, run.name in used, run.parent) for run in found]
+    return sorted(known, key=lambda run: (run.used_at, run.name))
+
+
+def prune(store: RunStore, limit_bytes: int) -> list[StoredRun]:
+    """Removes the least recently used runs until the rest takes at most `limit_bytes`, and returns what was removed.
+
+    A run from which another began goes after that one. Runs in use stay, even if they alone take more.
+    """
+    runs, removed = stored_runs(store), []
+    while sum(run.size_bytes for run in runs) > limit_bytes:
+        parents = {run.parent for run in runs}
+        given = next((run for run in runs if not run.in_use and run.name not in parents), None)
+        if given is None:
+            break
+        runs.remove(given)
+        if _removed(given, store.folder):
+            removed.append(given)
+    _remove_leftovers(store.folder)
+    return removed
+
+
+def keep_within(store: RunStore, limit_bytes: int | None) -> None:
+    """Prunes to the limit (None: there is none) and reports each run that goes."""
+    if limit_bytes is None:
+        return
+    for run in prune(store, limit_bytes):
+        used = time.strftime("%Y-%m-%d", time.localtime(run.used_at))
+        _log.info(
+            "Graft removed the stored training %s (%s, last used %s) to keep within %s (set %s to change that)",
+            run.name, shown_size(run.size_bytes), used, shown_size(limit_bytes), LIMIT_VARIABLE,
+        )  # fmt: skip
+
+
+def limit_from_environment() -> int | None:
+    """The limit that GRAFT_STORE_LIMIT sets ("500GB"; "0" or "none" for no limit), or the default of 200 GB.
+
+    Raises:
+        InputError: it is no size.
+    """
+    text = os.environ.get(LIMIT_VARIABLE, "").strip()
+    if not text:
+        return DEFAULT_LIMIT_BYTES
+    return None if text.lower() == "none" else parsed_size(text, LIMIT_VARIABLE) or None
+
+
+def parsed_size(text: str, subject: str) -> int:
+    """Bytes from "500GB", "1.5 TB" or a plain number of bytes.
+
+    Raises:
+        InputError: it is no size; it names `subject`.
+    """
+    found = _SIZE.fullmatch(text.strip().upper())
+    if found is None:
+        raise InputError(subject, expected="a size such as 500GB, 1.5TB or 800MB", found=text, remedy="Give a number and its unit.")
+    return round(float(found[1]) * _UNITS[found[2]])
+
+
+def shown_size(size_bytes: int) -> str:
+    """ "9.1 GB" """
+    unit = next((name for name in ("TB", "GB", "MB") if size_bytes >= _UNITS[name]), "KB")
+    return f"{size_bytes / _UNITS[unit]:.1f} {unit}"
+
+
+def folder_bytes(folder: Path) -> int:
+    """What the files of a folder take; one that vanishes meanwhile counts nothing."""
+    return sum(_file_bytes(path) for path in folder.rglob("*"))
+
+
+def _file_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
+
+
+def _described(run: Run) -> StoredRun:
+    return StoredRun(run.folder, folder_bytes(run.folder), _used_at(run.folder), is_held(run.folder / LOCK_FILE), _parent(run.folder))
+
+
+def _used_at(folder: Path) -> float:
+    times = [path.stat().st_mtime for name in (USED_FILE, HISTORY_FILE, RUN_FILE) if (path := folder / name).exists()]
+    return max(times, default=0.0)
+
+
+def _parent(folder: Path) -> str | None:
+    try:
+        parent = json.loads((folder / RUN_FILE).read_text("utf-8"))["parent"]
+        return str(parent["run_key"])[:KEY_DIGITS] if parent else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _with_parents(names: Iterable[str], runs: Iterable[StoredRun]) -> set[str]:
+    """These, and all that they began from."""
+    parents, found, todo = {run.name: run.parent for run in runs}, set[str](), list(names)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += [parent for parent in [parents.get(name)] if parent]
+    return found
+
+
+def _removed(run: StoredRun, store_folder: Path) -> bool:
+    """Renames it away first, so that a half-removed run is never found; under its lock where a folder with an open file can be renamed."""
+    aside, lock = store_folder / f"{PART_BEGINNING}{secrets.token_hex(8)}", run.folder / LOCK_FILE
+    try:
+        with locked(lock, f"run {run.name}"):
+            if os.name != "nt":
+                os.replace(run.folder, aside)
+        if os.name == "nt":
+            os.replace(run.folder, aside)
+    except (InputError, OSError) as error:
+        _log.warning("the stored training %s could not be removed: %s", run.name, error)
+        return False
+    shutil.rmtree(aside, ignore_errors=True)
+    return True
+
+
+def _remove_leftovers(store_folder: Path) -> None:
+    """What a clean-up that was killed had renamed away."""
+    for path in store_folder.glob(f"{PART_BEGINNING}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
