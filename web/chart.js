@@ -11,6 +11,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 22 };
 const DRAG_PIXELS = 4;
 const SMALLEST_STEPS = 4;
+/** So many losses tell how far the noise goes. */
+const NOISE_SAMPLES = 2000;
 
 export class Chart {
   /**
@@ -120,7 +122,9 @@ export class Chart {
     const [first, end] = visible(curve.step, from, to);
     const held = heldOut.loss.filter((_, index) => heldOut.step[index] >= from && heldOut.step[index] <= to);
     const firm = averages(curve.step, this.smooth, from, to, 200).map(([, value]) => value);
-    const [low, high] = axisRange([...firm, ...held], curve.mean.slice(first, end), this.log);
+    const stride = Math.ceil((end - first) / NOISE_SAMPLES) || 1;
+    const noise = Array.from({ length: Math.ceil((end - first) / stride) }, (_, index) => curve.mean[first + index * stride]);
+    const [low, high] = axisRange([...firm, ...held], noise, this.log);
     this.x = linearScale(from, to > from ? to : from + 1, left, right);
     this.y = (this.log ? logScale : linearScale)(low, high, bottom, top);
     this.range = { from, to, low, high };

@@ -10,8 +10,13 @@ export function smoothed(values, counts, memorySteps) {
   const result = new Float64Array(values.length);
   let sum = 0;
   let weight = 0;
+  let count = 0;
+  let kept = 0;
   for (let index = 0; index < values.length; index++) {
-    const kept = memorySteps > 0 ? Math.exp(-counts[index] / memorySteps) : 0;
+    if (counts[index] !== count) {
+      count = counts[index];
+      kept = memorySteps > 0 ? Math.exp(-count / memorySteps) : 0;
+    }
     sum = sum * kept + values[index] * (1 - kept);
     weight = weight * kept + (1 - kept);
     result[index] = sum / weight;

@@ -41,7 +41,7 @@ export function logTicks(low, high, count) {
  */
 export function axisRange(firm, loose, log) {
   const usable = (values) => values.filter((value) => Number.isFinite(value) && (!log || value > 0));
-  const sorted = thinned(usable(loose)).sort((left, right) => left - right);
+  const sorted = usable(loose).sort((left, right) => left - right);
   const ends = sorted.length ? [sorted[Math.floor(0.01 * (sorted.length - 1))], sorted[Math.ceil(0.99 * (sorted.length - 1))]] : [];
   const all = [...usable(firm), ...ends];
   if (!all.length) return log ? [0.1, 1] : [0, 1];
@@ -56,12 +56,6 @@ function padded(low, high, log) {
   const margin = high > low ? 0.05 * (high - low) : Math.abs(high) * 0.1 || 0.5;
   const bottom = low - margin;
   return [low >= 0 && bottom < 0 ? 0 : bottom, high + margin];
-}
-
-/** Every so many-th of a long list: enough to find its hundredths. */
-function thinned(values) {
-  const stride = Math.ceil(values.length / 2000);
-  return stride > 1 ? values.filter((_, index) => index % stride === 0) : values;
 }
 
 function smallest(values) {
