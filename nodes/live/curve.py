@@ -76,10 +76,9 @@ class HeldOut:
     """(step, loss) pairs, at most `most`: when they are full, every second is forgotten, but neither the first nor the newest."""
 
     def __init__(self, most: int = MOST_HELD_OUT) -> None:
-        self._most, self.points, self.count = most, list[tuple[int, float]](), 0
+        self._most, self.points = most, list[tuple[int, float]]()
 
     def add(self, step: int, loss: float) -> None:
-        self.count += 1
         self.points.append((step, loss))
         if len(self.points) > self._most:
             self.points = [*self.points[:-1:2], self.points[-1]]

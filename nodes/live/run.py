@@ -172,7 +172,7 @@ class LiveRun:
                 "steps_per_second": rounded(speed) if speed else None,
                 "seconds_left": rounded(remaining / speed) if speed and self.going_on else None,
                 "memory": self._memory, "wishes": list(self._wishes), "can_sample": self._can_sample,
-                "held_out_count": self._held_out.count, **self._gallery.summary(),
+                **self._gallery.summary(),
             }  # fmt: skip
 
     def picture(self, step: int | None, index: int) -> bytes | None:
