@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import Any
 
 Clock = Callable[[], float]
 
+PREVIEW_PX = 512
 TEXT_INTERVAL_SECONDS = 0.5
 """The text on a node goes out at most this often; the bar has ComfyUI's own pace."""
 
@@ -24,18 +28,24 @@ class ComfyProgress:
         import comfy.utils
 
         self._new_bar, self._node_id, self._clock = comfy.utils.ProgressBar, unique_id, clock
-        self._total, self._unit, self._shown_at = 0, "", -TEXT_INTERVAL_SECONDS
+        self._total, self._unit, self._done, self._shown_at = 0, "", 0, -TEXT_INTERVAL_SECONDS
 
     def start(self, total: int, unit: str) -> None:
-        self._total, self._unit, self._shown_at = total, unit, -TEXT_INTERVAL_SECONDS
+        self._total, self._unit, self._done, self._shown_at = total, unit, 0, -TEXT_INTERVAL_SECONDS
         self._bar = self._new_bar(max(1, total), node_id=self._node_id)
 
     def advance(self, done: int, **values: float) -> None:
         self._bar.update_absolute(done)
+        self._done = done
         now = self._clock()
         if done >= self._total or now - self._shown_at >= TEXT_INTERVAL_SECONDS:
             self._shown_at = now
             _send_text(text_of(done, self._total, self._unit, values), self._node_id)
+
+    def show(self, pictures: Sequence[bytes]) -> None:
+        """On the node, as ComfyUI's samplers show theirs; the bar stays where it is."""
+        if pictures:
+            self._bar.update_absolute(self._done, preview=("JPEG", side_by_side(pictures), PREVIEW_PX))
 
     def finish(self) -> None: ...
 
@@ -43,6 +53,18 @@ class ComfyProgress:
         import comfy.model_management
 
         comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def side_by_side(pictures: Sequence[bytes]) -> Any:
+    """JPEG files in as square a table as they make, as a picture of PIL, which every ComfyUI has."""
+    from PIL import Image
+
+    opened = [Image.open(BytesIO(picture)).convert("RGB") for picture in pictures]
+    columns, width, height = math.ceil(math.sqrt(len(opened))), max(one.width for one in opened), max(one.height for one in opened)
+    table = Image.new("RGB", (columns * width, math.ceil(len(opened) / columns) * height))
+    for place, one in enumerate(opened):
+        table.paste(one, (place % columns * width, place // columns * height))
+    return table
 
 
 def text_of(done: int, total: int, unit: str, values: dict[str, float]) -> str:

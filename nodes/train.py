@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from functools import cached_property
+from types import TracebackType
 from typing import Any
 
 from torch import nn
 
 from ..training.data.encoded import Encoded
 from ..training.models.flux import Flux
+from ..training.out_of_memory import let_go, release_cached_memory
 from ..training.preview import PreviewSettings
-from ..training.progress import Progress
+from ..training.progress import Progress, Viewer
 from ..training.settings import Settings
 from ..training.state import State
 from ..training.store import RunStore
+from ..training.store_size import keep_within, limit_from_environment
 from ..training.train_to import train_to
 from ..training.trainable.base import Recipe
 from .host import Host, current_host
@@ -64,14 +67,15 @@ class TrainSteps:
         self, model: Any, trainable: Recipe, data: Encoded, settings: Settings, steps: int, previous: State | None = None, vae: Any = None,
         sample_every: int = 0, unique_id: str | None = None, extra_pnginfo: Any = None,
     ) -> tuple[State, dict[str, list[float]], int]:  # fmt: skip
-        host = current_host()
-        progress = host.progress()
-        with watched(host, progress, data, vae, sample_every, unique_id, extra_pnginfo) as watch:
+        host, limit_bytes = current_host(), limit_from_environment()
+        progress, store = host.progress(), RunStore(host.runs_folder())
+        with watched(host, progress, data, vae, sample_every, unique_id, extra_pnginfo) as watch, GraphBase(host, model) as base:
             state = train_to(
-                GraphBase(host, model), trainable, data, settings, steps=steps, store=RunStore(host.runs_folder()), device=host.device(),
-                previous=previous, progress=progress, listener=watch,
+                base, trainable, data, settings, steps=steps, store=store, device=host.device(), previous=previous, progress=progress,
+                listener=watch,
             )  # fmt: skip
             watch.result(state)
+        keep_within(store, limit_bytes)
         return state, {"loss": [record.loss for record in state.history().steps]}, state.step
 
 
@@ -84,7 +88,8 @@ def watched(
         return Unwatched()
     decode = None if vae is None else lambda latents: host.decode_latents(vae, latents)
     painter = Painter(data, decode, PreviewSettings(), progress)
-    return Watch(send, Place(str(unique_id), workflow_id(extra_pnginfo)), painter, sample_every, host.device())
+    show = progress.show if isinstance(progress, Viewer) else None
+    return Watch(send, Place(str(unique_id), workflow_id(extra_pnginfo)), painter, sample_every, host.device(), show=show)
 
 
 def workflow_id(extra_pnginfo: Any) -> str | None:
@@ -95,16 +100,29 @@ def workflow_id(extra_pnginfo: Any) -> str | None:
 
 
 class GraphBase:
-    """The graph's MODEL as the engine's frozen base; its module is made only if something has to be trained."""
+    """The graph's MODEL as the engine's frozen base; its module is made only if something has to be trained.
+
+    Used in a with-block around the training, whose end gives back what the training held, however it ended.
+    """
 
     def __init__(self, host: Host, model: Any) -> None:
-        self._host = host
-        self._weights, self.fingerprint = host.model_weights(model)
+        self._host, self._model = host, model
+        _, self.fingerprint = host.model_weights(model)
 
     @cached_property
     def model(self) -> nn.Module:
         self._host.free_memory()
-        return Flux.from_weights(self._weights)
+        return Flux.from_weights(self._host.model_weights(self._model)[0])  # read now: freeing memory may have moved them
+
+    def __enter__(self) -> GraphBase:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.__dict__.pop("model", None) is not None:
+            if error is not None:
+                let_go(error)
+            release_cached_memory(self._host.device())
+            self._host.free_memory()
 
 
 NODES = {"GraftTrainSteps": TrainSteps}

@@ -44,10 +44,20 @@ def freed_when_memory_runs_out(run: Run, settings: Settings, data: Encoded, devi
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
-        said = _let_go(error)
+        said = let_go(error)
     if said:
         release_cached_memory(device)
         raise OutOfMemory(explanation(said, run, settings, data, device)) from None
+
+
+def let_go(error: BaseException) -> str:
+    """Forgets the tensors that the frames of a finished piece of work hold in the traceback of its error; returns the error's first line."""
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def release_cached_memory(device: torch.device) -> None:
@@ -83,13 +93,3 @@ def what_would_fit(settings: Settings, resolution_px: int, kept_steps: int = 0) 
     if smaller >= SMALLER_STEP_PX:
         remedies.append(f"`resolution_px` {smaller} in place of {resolution_px}")
     return [*remedies, "fewer blocks or a lower rank in what is trained", "closing other programs that use the same memory"]
-
-
-def _let_go(error: BaseException) -> str:
-    """Forgets the tensors that the error's frames hold, and returns its first line."""
-    seen: BaseException | None = error
-    while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
-        seen = seen.__cause__ or seen.__context__
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

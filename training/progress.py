@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 
 class Progress(Protocol):
@@ -19,6 +20,14 @@ class Progress(Protocol):
 
     def check_interrupt(self) -> None:
         """Raises the host's own interrupt exception if the user has asked to stop; called at least once a step."""
+
+
+@runtime_checkable
+class Viewer(Protocol):
+    """A `Progress` that can show pictures of how far the work is, too."""
+
+    def show(self, pictures: Sequence[bytes]) -> None:
+        """JPEG files, shown together beside the bar."""
 
 
 class _Silent:

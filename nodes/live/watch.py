@@ -18,6 +18,7 @@ from ...training.loop import Training
 from ...training.memory import memory_figures
 from ...training.state import State
 from .board import BOARD, Board
+from .gallery import Pictures
 from .pictures import Painter
 from .pulse import Pulse
 from .run import LiveRun, Phase, Place
@@ -51,12 +52,15 @@ class Watch(Silent):
         sample_every: steps between pictures that nobody has to ask for; 0 makes none. With any the first are made before the first step.
         device: whose memory is shown.
         board: where pages find the run.
+        show: shows the same pictures on the node's own bar.
     """
 
     def __init__(
-        self, send: Send, place: Place, painter: Painter, sample_every: int, device: torch.device, board: Board = BOARD
-    ) -> None:
+        self, send: Send, place: Place, painter: Painter, sample_every: int, device: torch.device, board: Board = BOARD,
+        show: Callable[[Pictures], None] | None = None,
+    ) -> None:  # fmt: skip
         self._send, self._painter, self._sample_every, self._device, self._board = send, painter, sample_every, device, board
+        self._show = show
         self.run = LiveRun(place, can_sample=painter.able)
         self._measured_at, self._asked = -MEMORY_INTERVAL_SECONDS, tuple[Wish, ...]()
 
@@ -104,7 +108,10 @@ class Watch(Silent):
 
     def sample(self, learner: Learner) -> None:
         try:
-            self.run.pictures(learner.step, self._painter.paint(learner))
+            pictures = self._painter.paint(learner)
+            self.run.pictures(learner.step, pictures)
+            if self._show is not None:
+                self._show(pictures)
         except torch.cuda.OutOfMemoryError:
             _log.warning("no memory for pictures at step %d: training goes on without them", learner.step)
             self.run.say("no memory for pictures")

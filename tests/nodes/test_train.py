@@ -1,0 +1,140 @@
+"""Train Steps as a citizen of its host: memory is asked for and given back, the store keeps within its size, pictures reach the bar."""
+
+from __future__ import annotations
+
+import io
+import sys
+import weakref
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from graft.nodes import train
+from graft.nodes.host import use_host
+from graft.nodes.train import GraphBase, TrainSteps
+from graft.training.errors import InputError
+from graft.training.models.flux import Flux, FluxConfig
+from graft.training.progress import NO_PROGRESS, Viewer
+from PIL import Image
+
+CONFIG = FluxConfig(
+    hidden_size=128, head_dim=128, double_depth=1, single_depth=0, in_channels=64, context_width=4, vector_width=4, mlp_width=8, guidance=False
+)  # fmt: skip
+
+
+class CountingHost:
+    """A host whose MODEL moves whenever memory is freed, as ComfyUI's does."""
+
+    def __init__(self, folder: Any) -> None:
+        self.folder, self.freed = folder, 0
+        self.weights = dict(Flux(CONFIG).state_dict())
+
+    def model_weights(self, model: Any) -> tuple[Any, str]:
+        return self.weights, "f" * 64
+
+    def free_memory(self) -> None:
+        self.freed += 1
+        self.weights = {name: tensor.clone() for name, tensor in self.weights.items()}
+
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def progress(self) -> Any:
+        return NO_PROGRESS
+
+    def event_sender(self) -> None: ...
+
+    def runs_folder(self) -> Any:
+        return self.folder / "runs"
+
+
+@pytest.fixture
+def host(tmp_path) -> CountingHost:
+    return CountingHost(tmp_path)
+
+
+def test_memory_is_freed_around_a_training_only(host):
+    with GraphBase(host, "MODEL") as base:
+        assert base.fingerprint == "f" * 64
+    assert host.freed == 0  # found on the disk: other nodes' models stay where they are
+    with GraphBase(host, "MODEL") as base:
+        assert base.model is base.model and host.freed == 1
+    assert host.freed == 2
+
+
+def test_the_weights_are_those_after_freeing(host):
+    before = weakref.ref(host.weights["img_in.weight"])
+    with GraphBase(host, "MODEL") as base:
+        assert base.model.img_in.weight.data_ptr() == host.weights["img_in.weight"].data_ptr()
+        assert before() is None  # what lay on the device is held by nobody
+
+
+def test_an_interrupted_training_holds_nothing(host):
+    class Interrupt(BaseException): ...
+
+    seen = []
+
+    def training(base: GraphBase) -> None:
+        activations = base.model.img_in.weight * 2
+        seen.append(weakref.ref(activations))
+        raise Interrupt
+
+    with pytest.raises(Interrupt) as caught, GraphBase(host, "MODEL") as base:
+        training(base)
+    assert caught.value.__traceback__ is not None and seen[0]() is None and host.freed == 2
+
+
+def execute(host: Any, **inputs: Any) -> Any:
+    with use_host(host):
+        return TrainSteps().execute(model="MODEL", trainable=None, data=None, settings=None, steps=1, **inputs)
+
+
+def test_the_store_keeps_within_its_size(host, monkeypatch):
+    state = SimpleNamespace(step=1, history=lambda: SimpleNamespace(steps=()))
+    monkeypatch.setattr(train, "train_to", lambda *_, **__: state)
+    old = host.folder / "runs" / "old"
+    old.mkdir(parents=True)
+    (old / "run.json").write_text("{}")
+    monkeypatch.setenv("GRAFT_STORE_LIMIT", "1GB")
+    execute(host)
+    assert old.is_dir()
+    monkeypatch.setenv("GRAFT_STORE_LIMIT", "1")
+    assert execute(host) == (state, {"loss": []}, 1) and not old.is_dir()
+
+
+def test_a_wrong_limit_is_told_before_anything_is_trained(host, monkeypatch):
+    monkeypatch.setattr(train, "train_to", lambda *_, **__: pytest.fail("it was trained"))
+    monkeypatch.setenv("GRAFT_STORE_LIMIT", "plenty")
+    with pytest.raises(InputError, match="GRAFT_STORE_LIMIT"):
+        execute(host)
+
+
+def test_pictures_are_shown_on_the_nodes_bar(monkeypatch):
+    from graft.nodes.comfy_progress import ComfyProgress
+
+    sent: list[Any] = []
+
+    class Bar:
+        def __init__(self, total: int, node_id: Any) -> None: ...
+
+        def update_absolute(self, value: int, preview: Any = None) -> None:
+            sent.append((value, preview))
+
+    monkeypatch.setitem(sys.modules, "comfy", SimpleNamespace(utils=SimpleNamespace(ProgressBar=Bar)))
+    monkeypatch.setitem(sys.modules, "comfy.utils", SimpleNamespace(ProgressBar=Bar))
+    progress = ComfyProgress()
+    assert isinstance(progress, Viewer) and not isinstance(NO_PROGRESS, Viewer)
+    progress.start(10, "step")
+    progress.advance(4)
+    progress.show([])
+    progress.show([jpeg((8, 4), "red"), jpeg((8, 4), "blue"), jpeg((8, 4), "lime")])
+    (_, nothing), (value, (kind, picture, side_px)) = sent
+    assert nothing is None and value == 4 and kind == "JPEG" and side_px >= 256 and picture.size == (16, 8)
+    assert picture.getpixel((1, 1))[0] > 200 and picture.getpixel((12, 1))[2] > 200 and picture.getpixel((1, 6))[1] > 200
+
+
+def jpeg(size: tuple[int, int], colour: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, "JPEG")
+    return file.getvalue()
