@@ -1,4 +1,4 @@
-"""Stand-ins for the core nodes that read and write pictures: LoadImage, PreviewImage, SaveImage."""
+"""Stand-ins for the core nodes that read, join and write pictures: LoadImage, ImageBatch, PreviewImage, SaveImage."""
 
 from __future__ import annotations
 
@@ -64,6 +64,32 @@ def _annotated_path(name: str) -> Path:
     if name.endswith(" [output]"):
         return host.output_folder() / name.removesuffix(" [output]")
     return host.input_folder() / name.removesuffix(" [input]")
+
+
+class ImageBatch:
+    """ComfyUI's ImageBatch: two batches one after the other."""
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION, CATEGORY = "batch", "image"
+    DESCRIPTION = "Joins two batches; the second gets the size of the first."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
+        return {"required": {"image1": ("IMAGE",), "image2": ("IMAGE",)}}
+
+    def batch(self, image1: torch.Tensor, image2: torch.Tensor) -> tuple[torch.Tensor]:
+        height, width = image1.shape[1:3]
+        return (torch.cat([image1, image2 if image2.shape[1:3] == (height, width) else _scaled(image2, height, width)]),)
+
+
+def _scaled(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """As ComfyUI brings pictures to one size: cropped at the centre to the proportions, then bilinear, without smoothing before."""
+    old_height, old_width = images.shape[1:3]
+    aspect, old_aspect = width / height, old_width / old_height
+    left = round((old_width - old_width * (aspect / old_aspect)) / 2) if old_aspect > aspect else 0
+    top = round((old_height - old_height * (old_aspect / aspect)) / 2) if old_aspect < aspect else 0
+    cropped = images[:, top : old_height - top, left : old_width - left].movedim(-1, 1)
+    return torch.nn.functional.interpolate(cropped, size=(height, width), mode="bilinear").movedim(1, -1)
 
 
 class SaveImage:

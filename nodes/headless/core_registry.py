@@ -11,13 +11,14 @@ from .core_nodes import (
     VaeDecode,
     VaeEncode,
 )
-from .core_pictures import LoadImage, PreviewImage, SaveImage
+from .core_pictures import ImageBatch, LoadImage, PreviewImage, SaveImage
 
 CORE_CLASSES: dict[str, type] = {
     "CLIPTextEncode": ClipTextEncode,
     "ControlNetApplyAdvanced": ControlNetApplyAdvanced,
     "EmptySD3LatentImage": EmptySd3LatentImage,
     "FluxGuidance": FluxGuidance,
+    "ImageBatch": ImageBatch,
     "KSampler": KSampler,
     "LoadImage": LoadImage,
     "PreviewImage": PreviewImage,
@@ -28,6 +29,7 @@ CORE_CLASSES: dict[str, type] = {
 CORE_NAMES: dict[str, str] = {
     "CLIPTextEncode": "CLIP Text Encode (Prompt)",
     "ControlNetApplyAdvanced": "Apply ControlNet",
+    "ImageBatch": "Batch Images",
     "LoadImage": "Load Image",
     "PreviewImage": "Preview Image",
     "SaveImage": "Save Image",

@@ -27,6 +27,7 @@ COMFYUI = {
         ], [("vae", "VAE")], ("CONDITIONING", "CONDITIONING"),
     ),
     "FluxGuidance": ([("conditioning", "CONDITIONING"), ("guidance", "FLOAT", 3.5, 0.0, 100.0)], [], ("CONDITIONING",)),
+    "ImageBatch": ([("image1", "IMAGE"), ("image2", "IMAGE")], [], ("IMAGE",)),
     "LoadImage": ([("image", "COMBO")], [], ("IMAGE", "MASK")),
     "PreviewImage": ([("images", "IMAGE")], [], ()),
     "SaveImage": ([("images", "IMAGE"), ("filename_prefix", "STRING", "ComfyUI", None, None)], [], ()),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from graft.nodes.headless.check import checked
-from graft.nodes.headless.core_pictures import LoadImage, PreviewImage, SaveImage
+from graft.nodes.headless.core_pictures import ImageBatch, LoadImage, PreviewImage, SaveImage
 from graft.nodes.headless.graph import GraphError
 from graft.nodes.headless.host import HeadlessHost
 from graft.nodes.host import use_host
@@ -117,3 +117,20 @@ def test_previews_lie_in_a_folder_of_their_own_and_replace_each_other(folders, p
     for _ in range(2):
         PreviewImage().save_images(pictures, unique_id="5:3")
     assert [path.name for path in sorted((folders / "output" / "preview").iterdir())] == ["node_5_3_00001_.png", "node_5_3_00002_.png"]
+
+
+def test_two_batches_become_one(pictures):
+    (joined,) = ImageBatch().batch(pictures, pictures[:1] / 2)
+    assert torch.equal(joined[:2], pictures) and torch.equal(joined[2:], pictures[:1] / 2)
+
+
+def test_the_second_batch_gets_the_size_of_the_first(pictures):
+    """A 16 x 16 picture to 12 x 8: cropped to 16 x 10 in the middle (by hand), of which bilinear sampling takes no average."""
+    columns = torch.arange(16.0).repeat(16, 1)
+    image = torch.stack([columns, columns.T, columns], dim=-1)[None]
+    scaled = ImageBatch().batch(pictures, image)[0][2]
+    assert scaled.shape == (8, 12, 3)
+    across = (torch.arange(12) + 0.5) * 16 / 12 - 0.5  # the source place of each column, half a pixel being a pixel's middle
+    down = (torch.arange(8) + 0.5) * 10 / 8 - 0.5 + 3
+    torch.testing.assert_close(scaled[..., 0], across.clamp(0, 15).repeat(8, 1))
+    torch.testing.assert_close(scaled[..., 1], down[:, None].repeat(1, 12))
