@@ -29,6 +29,10 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def url(self) -> str:
+        return self._url
+
+    @property
     def output(self) -> Path:
         return self.folder / "output"
 

@@ -135,3 +135,93 @@ def test_a_cancelled_and_killed_training_ends_as_a_straight_one(server: Any, wor
 def test_wrong_values_are_told_before_anything_runs(server: Any, workflow: dict[str, Any]):
     with pytest.raises(AssertionError, match="canny thresholds"):
         server.queue(changed(workflow, "11", low=500, high=200))
+
+
+# ---------------------------------------------------------------- pictures of the graph, and files that come back
+
+CAPTIONS = "a red circle\na blue square\na star"
+FROM_GRAPH: dict[str, tuple[str, dict[str, Any]]] = {
+    "20": ("LoadImage", {"image": "drawn/shape_00000.png"}),
+    "21": ("LoadImage", {"image": "drawn/shape_00001.png"}),
+    "22": ("LoadImage", {"image": "drawn/shape_00002.png"}),
+    "23": ("ImageBatch", {"image1": ["20", 0], "image2": ["21", 0]}),
+    "24": ("ImageBatch", {"image1": ["23", 0], "image2": ["22", 0]}),
+    "25": ("GraftCannyHint", {"image": ["24", 0]}),
+    "26": ("GraftImageBatch", {"images": ["24", 0], "hints": ["25", 0], "captions": CAPTIONS, "resolution_px": 128, "held_out": 1}),
+}
+
+
+@pytest.fixture(scope="module")
+def from_graph(server: Any, workflow: dict[str, Any]) -> dict[str, Any]:
+    """The same job on pictures and hints that stock nodes have loaded and put together."""
+    server.run(workflow)  # draws the pictures
+    added = {id: {"class_type": kind, "inputs": {**defaults(server, kind), **given}} for id, (kind, given) in FROM_GRAPH.items()}
+    return changed({**workflow, **added}, "5", dataset=["26", 0])
+
+
+def encoded_files(server: Any) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (server.output / "graft" / "cache" / "encoded").glob("*.safetensors")}
+
+
+def test_pictures_and_hints_of_the_graph_are_trained_on_and_found_again(server: Any, from_graph: dict[str, Any]):
+    before = trained_steps(server)
+    server.run(from_graph)
+    files = encoded_files(server)
+    assert trained_steps(server) == before + 3 and sum(name.startswith("hint-pictures-") for name in files) == 1
+    assert {"26", "5", TRAIN} <= server.run(changed(from_graph, SAMPLER, seed=4)).cached
+    server.forget()
+    assert "26" not in server.run(changed(from_graph, SAMPLER, seed=5)).cached
+    assert trained_steps(server) == before + 3 and encoded_files(server) == files
+    server.run(changed(from_graph, "26", hints=["24", 0]))  # other hints: trained anew, and the pictures are found
+    assert trained_steps(server) == before + 6
+    assert sorted(name.split("-")[0] for name in encoded_files(server).keys() - files.keys()) == ["hint"]
+
+
+def test_data_of_the_graph_that_does_not_fit_is_told_on_the_node(server: Any, from_graph: dict[str, Any]):
+    with pytest.raises(AssertionError, match="captions: expected a caption for each picture"):
+        server.queue(changed(from_graph, "26", captions=""))
+    kind, told = server.finished(server.queue(changed(from_graph, "26", captions="one\ntwo")))["status"]["messages"][-1]
+    assert kind == "execution_error" and told["node_id"] == "26"
+    assert "captions: expected one text for all, or 3: one for each picture; found 2 lines" in told["exception_message"]
+
+
+def test_the_exported_file_gives_the_same_picture_tomorrow(server: Any, workflow: dict[str, Any]):
+    workflow = changed(workflow, SAMPLER, seed=6)
+    inputs = {**defaults(server, "GraftExportControlNet"), "state": [TRAIN, 0], "file_name": "mine"}
+    today = server.run({**workflow, "30": {"class_type": "GraftExportControlNet", "inputs": inputs}})
+    (server.folder / "models" / "controlnet").mkdir(exist_ok=True)
+    shutil.copy(server.output / "mine.safetensors", server.folder / "models" / "controlnet")
+    version = tuple(int(part) for part in server.get("/system_stats")["system"]["comfyui_version"].split(".")[:2])
+    stock = {"class_type": "ControlNetLoader", "inputs": {"control_net_name": "mine.safetensors"}}
+    ours = {"class_type": "GraftLoadControlNet", "inputs": {"controlnet": "mine.safetensors"}}
+    for loader in (ours, stock) if version >= (0, 33) else (ours,):  # v0.3.64's takes FLUX.1's own width only
+        tomorrow = server.run({**workflow, "9": loader})
+        assert np.array_equal(*(saved_pixels(server, run) for run in (today, tomorrow)))
+    without = server.run(changed(workflow, "13", strength=0.0))
+    assert not np.array_equal(saved_pixels(server, today), saved_pixels(server, without))
+
+
+def saved_pixels(server: Any, run: Any) -> np.ndarray:
+    return cv2.imread(str(server.output / run.outputs[SAVE]["images"][0]["filename"]))
+
+
+def test_a_training_is_seen_and_stopped_from_the_page_and_the_next_run_goes_on(server: Any, workflow: dict[str, Any]):
+    long = changed(changed(workflow, SETTINGS, seed=6), TRAIN, steps=30, vae=["1", 2])
+    number = server.queue(long)
+    run = server.wait_for(lambda: next((each for each in live(server) if each["phase"] == "running" and each["step"] >= 2), None))["run"]
+    for wish in ("sample", "save"):
+        assert server.post(f"/graft/live/{run}/wishes/{wish}", {}) == {"accepted": True}
+    server.wait_for(lambda: (found := server.get(f"/graft/live/{run}"))["picture_steps"] and found["saved_step"])
+    server.post(f"/graft/live/{run}/wishes/stop", {})
+    assert server.finished(number)["status"]["status_str"] == "success", "the graph goes on with what is trained"
+    stopped = server.get(f"/graft/live/{run}")
+    assert stopped["phase"] == "stopped" and 2 <= stopped["step"] < 30 and sum(point[1] for point in stopped["points"]) == stopped["step"]
+    assert TRAIN not in server.run(long).cached
+    (finished,) = live(server)
+    assert finished["phase"] == "finished" and finished["step"] == 30 and finished["node"] == TRAIN
+    assert TRAIN in server.run(long).cached
+
+
+def live(server: Any) -> list[dict[str, Any]]:
+    """The trainings that a page would show."""
+    return server.get("/graft/live")["runs"]

@@ -1,0 +1,81 @@
+/** Every state of the panel side by side, from simulated trainings: empty, one step, long, stopped, failed, with pictures, narrow, Chinese. */
+
+import { Panel } from "../../web/panel.js";
+import { wordsFor } from "../../web/pure/strings.js";
+import { Training } from "../../web/pure/training.js";
+
+const asked = new URLSearchParams(location.search);
+document.documentElement.classList.toggle("light", asked.get("theme") === "light");
+
+function picture(run, step, index) {
+  const hue = (index * 90 + (step === "hint" ? 0 : Number(step))) % 360;
+  const inside = step === "hint" ? '<circle cx="32" cy="32" r="18" fill="none" stroke="white"/>' : `<circle cx="32" cy="32" r="18" fill="hsl(${hue} 70% 55%)"/>`;
+  const ground = step === "hint" ? "black" : `hsl(${hue + 180} 40% 80%)`;
+  return `data:image/svg+xml,${encodeURIComponent(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" fill="${ground}"/>${inside}</svg>`)}`;
+}
+
+/** A noise that is the same in every run. */
+function noise(step) {
+  const value = Math.sin(step * 12.9898) * 43758.5453;
+  return value - Math.floor(value);
+}
+
+function training(steps, figures = {}) {
+  const made = new Training("0123456789abcdef");
+  const loss = (step) => (0.25 + 0.6 * Math.exp((-4 * step) / Math.max(steps, 1))) * (0.5 + noise(step));
+  const points = Array.from({ length: steps }, (_, index) => [index + 1, 1, loss(index + 1), loss(index + 1), loss(index + 1), 1e-3]);
+  const interval = Math.max(1, Math.round(steps / 12));
+  const heldOut = Array.from({ length: Math.floor(steps / interval) + 1 }, (_, index) => [index * interval, 0.25 + 0.6 * Math.exp((-4 * index * interval) / Math.max(steps, 1))]);
+  made.applyHistory({
+    run: made.run, sequence: 1, points, held_out: steps < 0 ? [] : heldOut, phase: "running", message: "", step: steps, until_step: 2 * steps || 200,
+    saved_step: 0, learning_rate: steps ? 1e-3 : null, steps_per_second: steps ? 3.14 : null, seconds_left: steps ? steps / 3.14 : null,
+    memory: { main: { now: 3.2e9, peak: 4.1e9 } }, wishes: [], can_sample: true, picture_steps: [], picture_count: 0, hint_count: 0, ...figures,
+  });
+  return made;
+}
+
+const gpu = { device: { now: 17.3e9, peak: 22.9e9 }, main: { now: 9.1e9, peak: 31.5e9 } };
+const pictures = { picture_steps: [0, 200, 400, 600], picture_count: 4, hint_count: 4 };
+const STATES = {
+  "before the first run": () => null,
+  preparing: () => training(0, { phase: "preparing", until_step: 0, memory: {} }),
+  "one step": () => training(1, { until_step: 200 }),
+  "running on a GPU, with pictures": () => training(600, { memory: gpu, ...pictures, until_step: 2000 }),
+  "100,000 steps": () => training(100_000, { memory: gpu, steps_per_second: 0.42, until_step: 1_000_000, seconds_left: 2_142_857 }),
+  "stopping, a checkpoint asked for": () => training(321, { wishes: ["stop", "save"], until_step: 1000 }),
+  "stopped and kept": () => training(321, { phase: "stopped", until_step: 1000, seconds_left: null }),
+  finished: () => training(400, { phase: "finished", until_step: 400, seconds_left: null }),
+  "stopped by NaN": () =>
+    training(37, {
+      phase: "failed", seconds_left: null, until_step: 200,
+      message: "Step 38: the gradient of double_blocks.0.img_attn.qkv.weight is not finite (learning rate 0.1). What was trained in the 37 steps before is kept. Lower the learning rate.",
+    }),
+  "no pictures possible, two held-out pictures": () => training(50, { can_sample: false, ...pictures, picture_count: 2, hint_count: 2, picture_steps: [0] }),
+  中文: () => training(600, { memory: gpu, until_step: 2000, wishes: ["sample"] }),
+  "connection lost": () => training(120),
+};
+
+window.measured = {};
+for (const [name, make] of Object.entries(STATES)) {
+  const panel = new Panel({
+    words: wordsFor(name === "中文" ? "zh" : "en"), locale: name === "中文" ? "zh" : "en", act: () => Promise.resolve(true), pictureUrl: picture,
+  });
+  const node = document.createElement("div");
+  node.className = "node";
+  node.append(panel.element);
+  const figure = document.createElement("figure");
+  const caption = document.createElement("figcaption");
+  caption.textContent = name;
+  figure.append(caption, node);
+  document.querySelector("main").append(figure);
+  panel.show(make());
+  panel.render();
+  node.style.height = `${panel.height}px`;
+  if (name === "connection lost") panel.connected(false);
+  window.measured[name] = () => {
+    const began = performance.now();
+    panel.chart.draw();
+    panel.element.getBoundingClientRect();
+    return performance.now() - began;
+  };
+}
