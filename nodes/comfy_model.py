@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from ..training.errors import InputError
 from ..training.files.fingerprint import fingerprint as hashed
 from ..training.models.flux import Flux, FluxConfig
 from .comfy_sizes import agree, detected_sizes, original_name, shapes_of, true_sizes
-from .comfy_weights import read_weights, remember_fingerprint, remembered_fingerprint
+from .comfy_source import lasting_fingerprint
+from .comfy_weights import read_weights, remember_fingerprint
 
 PREFIX = "diffusion_model."
 REPORT = "graft_report"
@@ -35,18 +37,31 @@ def make_model(weights: Mapping[str, Tensor], report: Any, fingerprint: str | No
     return patcher
 
 
-def model_weights(model: Any) -> tuple[dict[str, Tensor], str]:
-    """The weights of any FLUX MODEL by their original names, patches applied, and their fingerprint.
+def model_weights(model: Any, notes: Path | None = None) -> tuple[dict[str, Tensor], str]:
+    """The weights of any FLUX MODEL by their original names, patches applied, and their fingerprint (remembered in the folder `notes`).
 
     Raises:
         InputError: another kind of model, or one whose weights cannot be read.
     """
+    weights = _weights(model)
+    return weights, lasting_fingerprint(model, lambda: weights, notes)
+
+
+def model_fingerprint(model: Any, notes: Path | None = None) -> str:
+    """The same fingerprint; the weights are read only if nobody remembers it.
+
+    Raises:
+        InputError: as `model_weights`.
+    """
+    _require_flux(model)
+    return lasting_fingerprint(model, lambda: _weights(model), notes)
+
+
+def _weights(model: Any) -> dict[str, Tensor]:
     _require_flux(model)
     weights = {original_name(name): tensor for name, tensor in read_weights(model, PREFIX, "MODEL").items()}
     _require_text_to_image(weights)
-    known = remembered_fingerprint(model) or hashed(weights)
-    remember_fingerprint(model, known)
-    return weights, known
+    return weights
 
 
 def _by_stock_loader(weights: Mapping[str, Tensor], dtype: torch.dtype) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from ..training.errors import InputError
 from ..training.files.fingerprint import fingerprint as hashed
-from .comfy_weights import patch_state, read_weights, remember_fingerprint, remembered_fingerprint
+from .comfy_source import lasting_fingerprint
+from .comfy_weights import patch_state, read_weights, remember_fingerprint
 
 TEXT_KEY = "t5xxl"
 """FLUX's own name for its text tokens: CLIPTextEncodeFlux puts its second text there."""
@@ -69,10 +71,9 @@ def make_clip(encoder: nn.Module, fingerprint: str | None) -> Any:
     return clip
 
 
-def clip_fingerprint(clip: Any) -> str:
+def clip_fingerprint(clip: Any, notes: Path | None = None) -> str:
     """Of its weights with patches, and of what else decides how it reads a text."""
-    known = remembered_fingerprint(clip.patcher) or hashed(read_weights(clip.patcher, "", "CLIP"))
-    remember_fingerprint(clip.patcher, known)
+    known = lasting_fingerprint(clip.patcher, lambda: read_weights(clip.patcher, "", "CLIP"), notes)
     options = getattr(clip, "tokenizer_options", {})
     return known if clip.layer_idx is None and not options else f"{known} layer {clip.layer_idx} {sorted(options.items())}"
 

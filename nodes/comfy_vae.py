@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from ..training.files.fingerprint import fingerprint as hashed
 from ..training.models.nano.autoencoder import DECODER, ENCODER, Autoencoder, Block, Conv, Half, convolutions
-from .comfy_weights import patch_state, read_weights, remember_fingerprint, remembered_fingerprint
+from .comfy_source import lasting_fingerprint
+from .comfy_weights import patch_state, read_weights, remember_fingerprint
 from .headless.modules import decode_pixels, encode_pixels
 from .headless.values import Vae
 
@@ -34,11 +36,9 @@ def make_vae(autoencoder: Autoencoder, fingerprint: str | None) -> Any:
     return vae
 
 
-def vae_fingerprint(vae: Any) -> str:
+def vae_fingerprint(vae: Any, notes: Path | None = None) -> str:
     """Of its weights, patches applied."""
-    known = remembered_fingerprint(vae.patcher) or hashed(read_weights(vae.patcher, "", "VAE"))
-    remember_fingerprint(vae.patcher, known)
-    return known
+    return lasting_fingerprint(vae.patcher, lambda: read_weights(vae.patcher, "", "VAE"), notes)
 
 
 def encode_images(vae: Any, pixels: Tensor, device: torch.device) -> Tensor:

@@ -63,6 +63,9 @@ class Host(Protocol):
     def model_weights(self, model: Any) -> tuple[Mapping[str, torch.Tensor], str]:
         """The weights of a MODEL by their original names, patches applied, and their fingerprint. Not to be changed in place."""
 
+    def model_fingerprint(self, model: Any) -> str:
+        """That fingerprint alone: nothing is read where it is remembered, by this process or an earlier one."""
+
     def make_clip(self, text_encoder: Any, fingerprint: str | None = None) -> Any:
         """A CLIP from a text encoder of the engine (`encode(list[str]) -> (tokens, pooled)`)."""
 

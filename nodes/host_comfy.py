@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from ..training.progress import Progress
 
+FINGERPRINTS = "fingerprints"
 MODEL_SUFFIXES = (".safetensors", ".sft")
 
 
@@ -85,7 +86,12 @@ class ComfyHost:
     def model_weights(self, model: Any) -> tuple[Mapping[str, torch.Tensor], str]:
         from .comfy_model import model_weights
 
-        return model_weights(model)
+        return model_weights(model, self._fingerprints())
+
+    def model_fingerprint(self, model: Any) -> str:
+        from .comfy_model import model_fingerprint
+
+        return model_fingerprint(model, self._fingerprints())
 
     def make_clip(self, text_encoder: Any, fingerprint: str | None = None) -> Any:
         from .comfy_text import make_clip
@@ -125,9 +131,12 @@ class ComfyHost:
     def vae_fingerprint(self, vae: Any) -> str:
         from .comfy_vae import vae_fingerprint
 
-        return vae_fingerprint(vae)
+        return vae_fingerprint(vae, self._fingerprints())
 
     def clip_fingerprint(self, clip: Any) -> str:
         from .comfy_text import clip_fingerprint
 
-        return clip_fingerprint(clip)
+        return clip_fingerprint(clip, self._fingerprints())
+
+    def _fingerprints(self) -> Path:
+        return self.cache_folder() / FINGERPRINTS

@@ -107,7 +107,7 @@ class GraphBase:
 
     def __init__(self, host: Host, model: Any) -> None:
         self._host, self._model = host, model
-        _, self.fingerprint = host.model_weights(model)
+        self.fingerprint = host.model_fingerprint(model)
 
     @cached_property
     def model(self) -> nn.Module:

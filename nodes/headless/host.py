@@ -95,6 +95,9 @@ class HeadlessHost:
     def model_weights(self, model: Model) -> tuple[Mapping[str, torch.Tensor], str]:
         return model.weights, model.fingerprint
 
+    def model_fingerprint(self, model: Model) -> str:
+        return model.fingerprint
+
     def make_clip(self, text_encoder: Any, fingerprint: str | None = None) -> Clip:
         from .values import Clip
 

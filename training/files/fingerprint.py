@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -37,11 +38,16 @@ def file_fingerprint(path: str | Path, cache_folder: str | Path, progress: Progr
         InputError: the file is missing or damaged.
     """
     header = read_header(path)
-    note = Path(cache_folder) / f"{_identity(header)}.json"
+    facts = {"path": str(header.path.resolve()), "size_bytes": header.size_bytes}
+    return remembered_under(Path(cache_folder) / f"{_identity(header)}.json", facts, lambda: _digest_file(header, progress))
+
+
+def remembered_under(note: Path, facts: Mapping[str, Any], make: Callable[[], str]) -> str:
+    """The fingerprint that the file `note` keeps; made, and kept there beside `facts` about it, if there is none or it is damaged."""
     remembered = _remembered(note)
     if remembered is None:
-        remembered = _digest_file(header, progress)
-        _remember(note, header, remembered)
+        remembered = make()
+        _remember(note, facts, remembered)
     return remembered
 
 
@@ -81,8 +87,8 @@ def _remembered(note: Path) -> str | None:
     return value if isinstance(value, str) and len(value) == 64 else None
 
 
-def _remember(note: Path, header: Header, value: str) -> None:
+def _remember(note: Path, facts: Mapping[str, Any], value: str) -> None:
     try:
-        write_json(note, {"path": str(header.path.resolve()), "size_bytes": header.size_bytes, "fingerprint": value})
+        write_json(note, {**facts, "fingerprint": value})
     except (InputError, OSError, UnicodeEncodeError) as error:
-        _log.warning("the fingerprint of %s could not be remembered and will be computed again next time: %s", header.path, error)
+        _log.warning("the fingerprint of %s could not be remembered and will be computed again next time: %s", dict(facts), error)
