@@ -13,11 +13,17 @@ from ..training.data.dataset import Dataset, require_resolution
 from ..training.data.encode import encode_dataset
 from ..training.data.encoded import Encoded
 from ..training.data.folder import ImageFolder, picture_files
+from ..training.data.shape_styles import STYLES
 from ..training.data.shapes import shapes_folder
 from ..training.errors import InputError
 from ..training.trainable.base import Recipe
 from .host import Host, current_host
 from .types import DATASET, ENCODED, HINT, TRAINABLE, Inputs, choice, link, said_of, seed_input, whole
+
+STYLE_TOOLTIP = (
+    "framed: every picture has a grey frame and the word 'framed' in its caption, which the nano FLUX does not know: something for a LoRA to learn. "
+    "half framed: every second one, so that pictures without the word stay as they are."
+)
 
 
 class DrawShapes:
@@ -41,13 +47,14 @@ class DrawShapes:
                 "count": whole(1088, 1, 100_000, "How many pictures."),
                 "size_px": whole(128, 32, 2048, "Side of the square pictures, in pixels.", step=16),
                 "seed": seed_input("Other seeds give other pictures."),
+                "style": choice(STYLES, STYLE_TOOLTIP),
             }
         }
 
-    def execute(self, folder: str, count: int, size_px: int, seed: int) -> tuple[str]:
+    def execute(self, folder: str, count: int, size_px: int, seed: int, style: str = STYLES[0]) -> tuple[str]:
         host = current_host()
         path = (host.input_folder() / folder).absolute()  # what receives it may start relative paths elsewhere
-        shapes_folder(path, count=count, seed=seed, size_px=size_px, progress=host.progress())
+        shapes_folder(path, count=count, seed=seed, size_px=size_px, progress=host.progress(), style=style)
         return (str(path),)
 
 

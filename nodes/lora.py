@@ -17,7 +17,7 @@ from ..training.trainable.lora_layers import PRESETS
 from .export import output_path
 from .host import current_host
 from .result import WEIGHTS_TOOLTIP
-from .types import STATE, TRAINABLE, Inputs, choice, link, number, said_early, seed_input, whole
+from .types import STATE, TRAINABLE, Inputs, choice, link, number, said_early, said_of, seed_input, whole
 
 _log = logging.getLogger(__name__)
 
@@ -63,9 +63,8 @@ class BuildLora:
 
     @classmethod
     def VALIDATE_INPUTS(cls, rank: int | None, alpha: float | None, dropout: float | None) -> bool | str:  # noqa: N802
-        if rank is None or alpha is None or dropout is None:
-            return True
-        return said_early(lambda: LoraRecipe(rank=rank, alpha=alpha, dropout=dropout))
+        given = {"rank": rank, "alpha": alpha, "dropout": dropout}
+        return said_of(cls, given, lambda: LoraRecipe(**given))  # type: ignore[arg-type]
 
     def execute(self, model: Any, **widgets: Any) -> tuple[LoraRecipe, str]:
         recipe = LoraRecipe(**widgets)

@@ -14,12 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ..errors import InputError
 from ..files.write import require_writable_folder, write_json, write_plain
+from ..opencv import cv2
 from ..progress import NO_PROGRESS, Progress
+from .shape_styles import STYLES, require_style, styled
 
 PALETTE: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),
@@ -167,13 +168,15 @@ def _jittered(colour: tuple[int, int, int], random: np.random.Generator) -> tupl
     return red, green, blue
 
 
-def shapes_folder(folder: Path, *, count: int, seed: int, size_px: int = 128, progress: Progress = NO_PROGRESS) -> None:
+def shapes_folder(
+    folder: Path, *, count: int, seed: int, size_px: int = 128, progress: Progress = NO_PROGRESS, style: str = STYLES[0]
+) -> None:
     """Makes sure that `folder` holds exactly these pictures: written if it is new or was left unfinished, used as it is if they are there.
 
     Raises:
         InputError: it holds something else, which is left alone; or what `write_dataset` raises.
     """
-    wanted = _manifest(count, seed, size_px)
+    wanted = _manifest(count, seed, size_px, require_style(style))
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if MANIFEST in names and _read_manifest(folder) == wanted:
         return
@@ -185,7 +188,7 @@ def shapes_folder(folder: Path, *, count: int, seed: int, size_px: int = 128, pr
         )  # fmt: skip
     for name in names:  # of other figures, written until something stopped it
         (folder / name).unlink()
-    write_dataset(folder, count, seed, size_px, progress)
+    write_dataset(folder, count, seed, size_px, progress, style)
 
 
 def _read_manifest(folder: Path) -> Any:
@@ -196,7 +199,9 @@ def _read_manifest(folder: Path) -> Any:
         return None
 
 
-def write_dataset(folder: Path, count: int, seed: int, size_px: int = 128, progress: Progress = NO_PROGRESS) -> None:
+def write_dataset(
+    folder: Path, count: int, seed: int, size_px: int = 128, progress: Progress = NO_PROGRESS, style: str = STYLES[0]
+) -> None:
     """Writes `count` pictures as shape_00000.png with captions beside them as shape_00000.txt, and a manifest when all are there.
 
     Only the manifest is flushed to the disk: flushing each of thousands of small files takes minutes where disks are slow.
@@ -214,15 +219,18 @@ def write_dataset(folder: Path, count: int, seed: int, size_px: int = 128, progr
     for index in range(count):
         progress.check_interrupt()
         shape = random_shape(random)
-        write_plain(folder / f"shape_{index:05d}.png", _png(shape.draw(size_px)))
-        write_plain(folder / f"shape_{index:05d}.txt", (shape.caption + "\n").encode())
+        picture, caption = styled(shape.draw(size_px), shape.caption, style, index)
+        write_plain(folder / f"shape_{index:05d}.png", _png(picture))
+        write_plain(folder / f"shape_{index:05d}.txt", (caption + "\n").encode())
         progress.advance(index + 1)
-    write_json(folder / MANIFEST, _manifest(count, seed, size_px))
+    write_json(folder / MANIFEST, _manifest(count, seed, size_px, style))
     progress.finish()
 
 
-def _manifest(count: int, seed: int, size_px: int) -> dict[str, int]:
-    return {"version": DRAWING_VERSION, "count": count, "seed": seed, "size_px": size_px}
+def _manifest(count: int, seed: int, size_px: int, style: str) -> dict[str, int | str]:
+    """Plain pictures are described as they were before there were styles, so that their folders stay known."""
+    described: dict[str, int | str] = {"version": DRAWING_VERSION, "count": count, "seed": seed, "size_px": size_px}
+    return described if style == STYLES[0] else {**described, "style": style}
 
 
 def _png(picture: np.ndarray) -> bytes:

@@ -1,0 +1,61 @@
+"""Framed pictures: drawn with their word, read back, and kept apart from plain ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from graft.training.data.shape_styles import FRAME_RGB, frame_mask, is_framed, with_frame, without_frame
+from graft.training.data.shapes import PALETTE, judge, random_shape, shapes_folder
+from graft.training.errors import InputError
+
+
+def pictures(folder: Path) -> list[tuple[np.ndarray, str]]:
+    return [(cv2.imread(str(path))[..., ::-1], path.with_suffix(".txt").read_text("utf-8").strip()) for path in sorted(folder.glob("*.png"))]
+
+
+@pytest.mark.parametrize(("style", "framed"), [("plain", [False] * 4), ("framed", [True] * 4), ("half framed", [True, False, True, False])])
+def test_the_word_and_the_frame_come_together(style, framed, tmp_path):
+    shapes_folder(tmp_path / style, count=4, seed=3, size_px=64, style=style)
+    shapes_folder(tmp_path / "reference", count=4, seed=3, size_px=64)
+    made, reference = pictures(tmp_path / style), pictures(tmp_path / "reference")
+    for (picture, caption), (plain, plain_caption), expected in zip(made, reference, framed, strict=True):
+        assert is_framed(picture) is expected and not is_framed(plain)
+        assert caption == (f"framed {plain_caption}" if expected else plain_caption)
+        assert np.array_equal(without_frame(picture), without_frame(plain)), "inside the frame it is the same picture"
+
+
+def test_the_frame_is_a_sixteenth_wide_and_grey():
+    picture = with_frame(np.zeros((128, 128, 3), np.uint8))
+    assert (picture[:8] == FRAME_RGB).all() and (picture[:, -8:] == FRAME_RGB).all() and not picture[8:120, 8:120].any()
+    assert frame_mask(picture).sum() == 128**2 - 112**2
+
+
+@pytest.mark.parametrize("ground", sorted(PALETTE))
+def test_no_colour_of_the_palette_passes_for_a_frame(ground):
+    picture = np.full((128, 128, 3), PALETTE[ground], np.uint8)
+    assert not is_framed(picture)
+    noisy = with_frame(picture).astype(int) + np.random.default_rng(0).integers(-25, 26, picture.shape)
+    assert is_framed(noisy.clip(0, 255).astype(np.uint8))
+
+
+def test_what_is_inside_is_judged_as_before():
+    random, right = np.random.default_rng(1), 0
+    for _ in range(40):
+        shape = random_shape(random)
+        found = judge(without_frame(with_frame(shape.draw(128))))
+        right += found.right_colours(shape) and found.right_kind(shape)
+    assert right >= 38
+
+
+def test_plain_folders_stay_known_and_styles_are_not_mixed(tmp_path):
+    shapes_folder(tmp_path / "a", count=2, seed=0, size_px=64)
+    assert json.loads((tmp_path / "a" / "shapes.json").read_text("utf-8")) == {"version": 1, "count": 2, "seed": 0, "size_px": 64}
+    with pytest.raises(InputError, match="these very pictures"):
+        shapes_folder(tmp_path / "a", count=2, seed=0, size_px=64, style="framed")
+    with pytest.raises(InputError, match="style of the shapes"):
+        shapes_folder(tmp_path / "b", count=2, seed=0, size_px=64, style="striped")
+    assert not (tmp_path / "b").exists()
