@@ -63,11 +63,11 @@ def picture(control_net: Any, model: Any, positive: Any, vae: Any, side_px: int,
     return nodes.VAEDecode().decode(vae, latent)[0]
 
 
-def beside(draw: Callable[[Any], Any], in_graph: Any, name: str) -> dict[str, Any]:
+def beside(draw: Callable[[Any], Any], without: Any, in_graph: Any, name: str) -> dict[str, Any]:
     """Pictures of the in-graph result and of the file by either loader; a loader that refuses the file is a text."""
     import torch
 
-    expected, without = draw(in_graph), draw(None)
+    expected = draw(in_graph)
     found: dict[str, Any] = {"finite": bool(expected.isfinite().all()), "effect": float((expected - without).abs().max())}
     for loader in (by_stock_loader, by_our_loader):
         try:
@@ -91,7 +91,11 @@ def nano_results(folder: Path) -> dict[str, Any]:
     (dataset,) = node("GraftImageFolder", folder=drawn, resolution_px=128, held_out=2)
     (settings,) = node("GraftSettings", **SETTINGS)
     (positive,) = nodes.CLIPTextEncode().encode(clip, "a red circle on a blue background")
-    results = {}
+
+    def draw(control_net: Any) -> Any:
+        return picture(control_net, model, positive, vae, 128, 4)
+
+    results, without = {}, draw(None)
     for layout in ("xlabs", "instantx"):
         trainable, _ = node("GraftBuildControlNet", model=model, layout=layout, double_blocks=1, single_blocks=0)
         (data,) = node("GraftEncodeDataset", dataset=dataset, clip=clip, vae=vae, trainable=trainable)
@@ -99,7 +103,7 @@ def nano_results(folder: Path) -> dict[str, Any]:
         (in_graph,) = node("GraftTrainedControlNet", state=state)
         (file,) = node("GraftExportControlNet", state=state, file_name=layout)
         shutil.copy(file, files)
-        results[layout] = beside(lambda control_net: picture(control_net, model, positive, vae, 128, 4), in_graph, Path(file).name)
+        results[layout] = beside(draw, without, in_graph, Path(file).name)
     return results
 
 
@@ -118,26 +122,27 @@ def full_width_results(folder: Path) -> dict[str, Any]:
     def draw(control_net: Any) -> Any:
         return picture(control_net, model, positive, vae, 64, 1)
 
-    results = {}
+    results, without = {}, draw(None)
     for layout, double, single in CASES:
-        results[f"{layout} {double}+{single}"] = one_of_full_width(model, draw, files, layout, double, single)
+        results[f"{layout} {double}+{single}"] = one_of_full_width(model, draw, without, files, (layout, double, single))
         gc.collect()
     return results
 
 
-def one_of_full_width(model: Any, draw: Callable[[Any], Any], files: Path, layout: str, double: int, single: int) -> dict[str, Any]:
+def one_of_full_width(model: Any, draw: Callable[[Any], Any], without: Any, files: Path, case: tuple[str, int, int]) -> dict[str, Any]:
     """A random network through what Trained ControlNet and Export ControlNet do with a trained one."""
     from graft.nodes.comfy_sizes import agree, detected_sizes, true_sizes
     from graft.training.export import ExportedControlNet, write_control_net
     from graft.training.files.controlnet_names import from_any_names
     from graft.training.models.flux_controlnet import controlnet_from_weights
 
+    layout, double, single = case
     weights, metadata, notes = random_export(model, layout, double, single)
     exported = ExportedControlNet(weights, metadata, layout, notes, (16, 56, 56))
     name = f"{layout}_{double}_{single}.safetensors"
     write_control_net(exported, files / name)
     sizes = true_sizes(controlnet_from_weights(weights).config)
-    found = beside(draw, host().make_control_net(exported.weights, layout), name)
+    found = beside(draw, without, host().make_control_net(exported.weights, layout), name)
     (files / name).unlink()
     return {**found, "hidden_size": sizes["hidden_size"], "stock_knows_the_size": agree(detected_sizes(from_any_names(weights)[1]), sizes)}
 
@@ -188,6 +193,9 @@ def main(comfyui: str, folder: str, part: str) -> None:
     import_pack()
     use_folders(Path(folder))
     import torch
+    from graft.nodes.registry import NODE_CLASS_MAPPINGS
+
+    assert "GraftLoadControlNet" in NODE_CLASS_MAPPINGS  # whatever is wrong with the pack is said before the long work
 
     parts = {"nano": nano_results, "full_width": full_width_results}
     with torch.inference_mode():
