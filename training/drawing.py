@@ -10,9 +10,10 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from .opencv import cv2
 
 Picture = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -20,7 +21,8 @@ Points = Sequence[tuple[float, float]] | NDArray[np.float64]
 Window = tuple[float, float, float, float]
 
 OVERSAMPLING = 3
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+FONT = 0
+"""cv2.FONT_HERSHEY_SIMPLEX, told without importing OpenCV."""
 FARTHEST_PX = 50_000
 """Points of a line farther off than this are drawn as if they lay here: OpenCV counts in 32 bits."""
 FONT_HEIGHT_AT_ONE_PX = 21.0

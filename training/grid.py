@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .drawing import HAIRLINE, INK, MUTED, Picture, Sheet, text_width_px, wrapped
 from .errors import InputError
+from .opencv import cv2
 
 Row = tuple[str, NDArray[np.uint8]]
 """A label and pictures: RGB [N, H, W, 3] or grey [N, H, W]."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .data.canny import canny_edges
+from .opencv import cv2
 
 Pictures = NDArray[np.uint8]
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-import cv2
 import numpy
 import torch
 
 from . import __version__
 from .files.fingerprint import fingerprint
+from .opencv import cv2
 from .state import State
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from ...training.data.encoded import Encoded
 from ...training.flux_space import PIXELS_PER_LATENT
 from ...training.learner import Learner
+from ...training.opencv import cv2
 from ...training.preview import CellColours, PreviewSettings, preview_hints, preview_latents
 from ...training.progress import Progress
 from ...training.validate import Decode

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..opencv import cv2
 from .keys import drawn_number
 
 # The strongest gradient of 8-bit pictures as OpenCV adds it up: a Sobel response of 1020 in x and in y.

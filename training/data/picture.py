@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ..errors import InputError
+from ..opencv import cv2
 from .picture_header import PictureHeader, UnreadablePictureError, read_picture_header
 
 FILE_LIMIT_BYTES = 2**30
