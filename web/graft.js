@@ -13,6 +13,8 @@ const WIDGET = "graft_panel";
 const WIDGET_TYPE = "GRAFT_PANEL";
 const EVENT = "graft.training";
 const NODE_WIDTH = 420;
+/** The classic canvas leaves so much free around a DOM widget. */
+const WIDGET_MARGIN = 10;
 
 /** @type {Map<object, Panel>} by node */
 const panels = new Map();
@@ -50,7 +52,7 @@ function addPanel(node) {
     grown: () => grow(node),
   });
   const widget = node.addDOMWidget(WIDGET, WIDGET_TYPE, panel.element, {
-    serialize: false, hideOnZoom: false, getMinHeight: () => panel.height, getValue: () => undefined, setValue: () => {},
+    serialize: false, hideOnZoom: false, getMinHeight: () => panel.height + 2 * WIDGET_MARGIN, getValue: () => undefined, setValue: () => {},
   });
   widget.serialize = false; // not in the saved workflow either: its widgets are stored by position
   panels.set(node, panel);

@@ -140,7 +140,6 @@ export class Panel {
     const figures = this.training?.figures;
     const phase = figures?.phase ?? "waiting";
     this.element.dataset.phase = phase;
-    show(this.chartSection, true);
     this.#renderHead(figures, phase);
     this.#renderTiles(figures);
     this.chart.show(this.training);
@@ -155,7 +154,7 @@ export class Panel {
     const steps = !figures?.until_step
       ? ""
       : filled(figures.step < figures.until_step ? words.stepOf : words.stepOnly, { step: whole(figures.step, locale), total: whole(figures.until_step, locale) });
-    const parts = figures ? [phase === "running" || !steps ? words[phase] : words[phase], steps] : [words.waiting];
+    const parts = [words[phase], steps];
     say(this.title, parts.filter(Boolean).join(" · "));
     say(this.left, figures?.seconds_left == null ? "" : filled(words.left, { time: duration(figures.seconds_left) }));
     this.bar.style.width = `${figures?.until_step ? (100 * figures.step) / figures.until_step : 0}%`;
@@ -223,6 +222,7 @@ export class Panel {
     const { height } = this;
     if (height === this.lastHeight) return;
     this.lastHeight = height;
+    this.element.style.minHeight = `${height}px`;
     this.grown();
   }
 

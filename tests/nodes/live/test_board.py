@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from graft.nodes import train
 from graft.nodes.live.board import Board, Unknown
 from graft.nodes.live.run import LiveRun, Place
 from graft.training.errors import InputError
@@ -80,3 +81,10 @@ def test_a_stopped_node_is_asked_again(board):
     assert board.stops("7") == 0
     board.stopped("7")
     assert board.stops("7") == 1 and board.stops("8") == 0
+
+
+def test_the_node_tells_comfyui_that_it_was_stopped(board, monkeypatch):
+    monkeypatch.setattr(train, "BOARD", board)
+    before = train.TrainSteps.IS_CHANGED(steps=9, unique_id="7")
+    board.stopped("7")
+    assert train.TrainSteps.IS_CHANGED(steps=9, unique_id="7") != before == train.TrainSteps.IS_CHANGED(steps=9, unique_id="8")
