@@ -71,6 +71,25 @@ def prune(store: RunStore, limit_bytes: int) -> list[StoredRun]:
     return removed
 
 
+def remove_run(store: RunStore, name: str) -> None:
+    """Removes one run for good.
+
+    Raises:
+        InputError: there is none of that name, it is in use, or another run began from it.
+    """
+    runs = stored_runs(store)
+    found = next((run for run in runs if run.name == name), None)
+    if found is None:
+        raise InputError("run", expected="the name of a run in the store", found=name[:64], remedy="List the runs again.")
+    children = [run.name for run in runs if run.parent == name]
+    if found.in_use or children:
+        why = f"one from which {children[0]} began" if children else "one that is in use"
+        remedy = "Remove that one first." if children else "Restart ComfyUI: what it has trained or given on since its start stays."
+        raise InputError(f"run {name}", expected="a run that nothing needs", found=why, remedy=remedy)
+    if not _removed(found, store.folder):
+        raise InputError(f"run {name}", expected="a folder that can be removed", found="one that is open elsewhere", remedy="Try again later.")
+
+
 def keep_within(store: RunStore, limit_bytes: int | None) -> None:
     """Prunes to the limit (None: there is none) and reports each run that goes."""
     if limit_bytes is None:

@@ -195,9 +195,9 @@ def _add_runs(commands: argparse._SubParsersAction) -> None:
 
 def _runs(arguments: argparse.Namespace, reporter: Reporter) -> None:
     from .host import HeadlessHost
-    from .stored_runs import describe_runs
+    from .stored_runs import describe_runs, printable_blocks
 
-    print(describe_runs(HeadlessHost().runs_folder()))
+    print(describe_runs(HeadlessHost().runs_folder(), printable_blocks(sys.stdout)))
 
 
 def _add_store(commands: argparse._SubParsersAction) -> None:

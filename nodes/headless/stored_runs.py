@@ -3,36 +3,55 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
-from ...training.checkpoint import list_checkpoints
+from ...training.catalogue import Entry, catalogue
 from ...training.errors import InputError
-from ...training.store import Run, RunStore
+from ...training.store import RunStore
 from ...training.store_size import StoredRun, folder_bytes, prune, shown_size, stored_runs
 
-BYTES_PER_MB = 1e6
+BLOCKS, PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
+CURVE_CELLS = 24
 
 
-def describe_runs(folder: Path) -> str:
-    """One line per run, the newest last: key, steps, last loss, size, when it was last written."""
-    runs = sorted(RunStore(folder).runs(), key=_written_at)
-    if not runs:
+def describe_runs(folder: Path, blocks: str = BLOCKS) -> str:
+    """One line per run, the newest last: name, what was trained, steps, newest held-out loss, the loss as a small curve, size, last use.
+
+    Args:
+        blocks: characters for the curve, rising.
+    """
+    entries = catalogue(RunStore(folder))
+    if not entries:
         return f"No runs in {folder}"
-    header = f"{'run':<34}{'steps':>9}{'loss':>10}{'size MB':>10}  last written"
-    return "\n".join([f"Runs in {folder}:", header, *map(_line, runs)])
+    header = f"{'run':<34}{'kind':<24}{'steps':>8}{'held-out':>10}  {'loss':<{CURVE_CELLS}}{'size':>10}  last used"
+    return "\n".join([f"Runs in {folder}:", header, *(_line(entry, blocks) for entry in reversed(entries))])
 
 
-def _line(run: Run) -> str:
-    checkpoints, records = list_checkpoints(run.folder), run.history.read().steps
-    steps = max((checkpoint.step for checkpoint in checkpoints), default=0)
-    loss = f"{records[-1].loss:.4f}" if records else "-"
-    size = folder_bytes(run.folder) / BYTES_PER_MB
-    written = time.strftime("%Y-%m-%d %H:%M", time.localtime(_written_at(run)))
-    return f"{run.folder.name:<34}{steps:>9}{loss:>10}{size:>10.1f}  {written}"
+def _line(entry: Entry, blocks: str) -> str:
+    held_out = "-" if entry.held_out is None else f"{entry.held_out:.4f}"
+    curve = sparkline([record.loss for record in entry.history.steps], blocks)
+    size, used = shown_size(entry.stored.size_bytes), _day(entry.stored.used_at)
+    return f"{entry.name:<34}{entry.kind[:23]:<24}{entry.steps:>8}{held_out:>10}  {curve:<{CURVE_CELLS}}{size:>10}  {used}"
 
 
-def _written_at(run: Run) -> float:
-    return run.folder.stat().st_mtime
+def sparkline(values: Sequence[float], blocks: str = BLOCKS) -> str:
+    """The values as one line of blocks: the mean of each part of them, from the lowest to the highest."""
+    count = min(CURVE_CELLS, len(values))
+    parts = [values[index * len(values) // count : (index + 1) * len(values) // count] for index in range(count)]
+    means = [sum(part) / len(part) for part in parts]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    return "".join(blocks[round((value - low) / (high - low or 1) * (len(blocks) - 1))] for value in means)
+
+
+def printable_blocks(stream: TextIO) -> str:
+    """BLOCKS, or plain characters where the terminal cannot show them (Windows' older code pages)."""
+    try:
+        BLOCKS.encode(getattr(stream, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return PLAIN_BLOCKS
+    return BLOCKS
 
 
 def describe_store(folder: Path, cache: Path, limit_bytes: int | None) -> str:
