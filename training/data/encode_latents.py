@@ -41,7 +41,7 @@ class LatentParts:
             batches = [self._encode(_pixels(self.pictures.stack("pictures", rows)), rows) for rows in batches_of(plan, report)]
             return {"latents": torch.cat(batches)}, {}
 
-        return self._rows("latents", self.parts.digests, make, "picture encoded")
+        return self._rows("latents", self.parts.digests, make, "latent")
 
     def hints(self, variants: int) -> Rows:
         """Latents of edge pictures, white on black, with `variants` draws of the thresholds: fp32 rows [variants, C, H/8, W/8]."""
@@ -51,7 +51,7 @@ class LatentParts:
 
         recipe = self.parts.dataset.hint
         assert not isinstance(recipe, GivenHints), "they are encoded by given_hints"
-        return self._rows("hints", self.parts.digests, make, "hint encoded", recipe.low, recipe.high, variants)
+        return self._rows("hints", self.parts.digests, make, "hint latent", recipe.low, recipe.high, variants)
 
     def given_hints(self, hint_pictures: Rows) -> Rows:
         """Latents of hints that come as pictures: fp32 rows [1, C, H/8, W/8], as `hints` has them with one variant."""
@@ -60,7 +60,7 @@ class LatentParts:
             batches = [self._encode(_pixels(hint_pictures.stack("hint pictures", rows)), rows) for rows in batches_of(plan, report)]
             return {"hints": torch.cat(batches).unsqueeze(1)}, {}
 
-        return self._rows("given-hints", self.parts.hint_digests, make, "hint encoded")
+        return self._rows("given-hints", self.parts.hint_digests, make, "hint latent")
 
     def _encode_variants(self, rows: Sequence[int], variants: int) -> Tensor:
         edges = [torch.from_numpy(self.parts.edges(self.pictures, rows, variant)) for variant in range(variants)]

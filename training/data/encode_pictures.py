@@ -38,7 +38,7 @@ class PictureParts:
         with ThreadPoolExecutor(_DECODERS, thread_name_prefix="graft-decode") as decoders:
             rows = self.shelf.rows(
                 "pictures", self.digests, self.rows_per_shard, lambda plan, report: self._decode(decoders, plan, report),
-                "picture read", self.dataset.resolution_px,
+                "picture", self.dataset.resolution_px,
             )  # fmt: skip
         self.dataset.refuse_or_skip(self.unreadable)
         return rows
@@ -79,7 +79,7 @@ class PictureParts:
             hints = [torch.from_numpy(self.dataset.read_hint(self.samples[row])) for rows in batches_of(plan, report) for row in rows]
             return {"hint pictures": torch.stack(hints)}, {}
 
-        return self.shelf.rows("hint-pictures", self.hint_digests, self.rows_per_shard, make, "hint read", self.dataset.resolution_px)
+        return self.shelf.rows("hint-pictures", self.hint_digests, self.rows_per_shard, make, "hint picture", self.dataset.resolution_px)
 
     @property
     def hint_digests(self) -> list[str]:

@@ -145,7 +145,7 @@ def _digests(subject: str, name: str, images: Images, progress: Progress) -> lis
     """SHA-256 of each picture's size and 8-bit values; everything that is wrong with values is listed."""
     digests, problems = [], []
     rows = _rows(images)
-    progress.start(len(rows), f"{name} examined")
+    progress.start(len(rows), name)
     try:
         for number, image in enumerate(rows, start=1):
             progress.check_interrupt()
@@ -164,7 +164,7 @@ def _digests(subject: str, name: str, images: Images, progress: Progress) -> lis
 def _shelved(shelf: Shelf, kind: str, tensor: str, images: Images, digests: Sequence[str], resolution_px: int, unit: str) -> Rows:
     """The same rows as encode_pictures makes, under the same keys: encoding finds them."""
     make = _maker(tensor, _rows(images), resolution_px)
-    return shelf.rows(kind, digests, rows_for(resolution_px**2 * 3), make, f"{unit} stored", resolution_px)
+    return shelf.rows(kind, digests, rows_for(resolution_px**2 * 3), make, unit, resolution_px)
 
 
 def _maker(tensor: str, images: Sequence[Tensor], resolution_px: int) -> Callable[[ShardPlan, Report], Shard]:

@@ -158,7 +158,7 @@ def test_progress_counts_every_row_of_every_part(dataset: ImageFolder, encoders:
 
     listener = Listens()
     encoders.encode(dataset, tmp_path / "encoded", progress=listener)
-    assert [part[:2] for part in listener.parts] == [["picture read", 11], ["picture encoded", 11], ["hint", 11], ["caption", 1], ["caption", 11]]
+    assert [part[:2] for part in listener.parts] == [["picture", 11], ["latent", 11], ["hint", 11], ["caption", 1], ["caption", 11]]
     assert all(total == done for _, total, done in listener.parts)
 
 

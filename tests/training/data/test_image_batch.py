@@ -152,7 +152,7 @@ def test_an_interruption_keeps_what_is_stored(images: Tensor, tmp_path: Path, sm
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
     listener = Cancels(99)
     store(images, tmp_path, hints=[images], progress=listener)
-    assert listener.units == ["6 picture examined", "6 hint examined", "2 picture stored", "6 hint stored"]
+    assert listener.units == ["6 picture", "6 hint", "2 picture", "6 hint"]
     with pytest.raises(KeyboardInterrupt):
         store(images, tmp_path, progress=Cancels(3))
 
