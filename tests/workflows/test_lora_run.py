@@ -1,0 +1,34 @@
+"""The shipped LoRA workflow, run without ComfyUI on few pictures and steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from graft.nodes.headless.cli import main
+from graft.training.files.header import read_header
+from graft.training.files.identify import identify
+
+WORKFLOW = Path(__file__).parents[2] / "workflows" / "nano_lora.json"
+SAMPLERS = ("Sample without LoRA", "Sample with LoRA", "Sample an old caption with LoRA")
+SMALL = {
+    "GraftDrawShapes.count": 8, "GraftImageFolder.held_out": 2, "GraftSettings.batch_size": 2, "GraftSettings.warmup_steps": 0,
+    "GraftSettings.horizon_steps": 3, "GraftSettings.evaluate_every": 0, "GraftTrainSteps.steps": 3, "EmptySD3LatentImage.batch_size": 1,
+    **{f"{sampler}.steps": 2 for sampler in SAMPLERS},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_it_trains_samples_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GRAFT_INPUT", str(tmp_path / "input"))
+    monkeypatch.setenv("GRAFT_RUNS", str(tmp_path / "runs"))
+    sets = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
+    assert main(["run", str(WORKFLOW), "--output", str(tmp_path / "out"), *sets]) == 0
+    header = read_header(tmp_path / "out" / "nano_lora.safetensors")
+    assert (identify(header).kind, identify(header).layout, header.metadata["ss_guidance_scale"]) == ("lora", "Kohya", "1.0")
+    assert header.metadata["graft.used_on_fingerprint"] == header.metadata["graft.base_fingerprint"]
+    pictures = [tmp_path / "out" / f"{name}_00001_.png" for name in ("word_without_lora", "word_with_lora", "old_with_lora", "loss")]
+    assert len({path.read_bytes() for path in pictures}) == len(pictures)
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["train_steps"] == 3 and report["weights_changed"] is True and report["recipe"]["kind"] == "lora"
