@@ -8,6 +8,9 @@ from functools import cache
 from typing import Any
 
 from ..training.errors import InputError
+from ..training.store import RunStore
+from .comfy_runs import add_run_routes
+from .host import current_host
 from .live.board import BOARD, Unknown
 
 PICTURES_STAY_SECONDS = 3600
@@ -33,12 +36,13 @@ def open_routes() -> None:
     """Adds the panel's routes, once, while ComfyUI loads its custom nodes; does nothing where there is no server."""
     server = _server()
     if server is not None:
-        _add_routes(server.routes)
+        from aiohttp import web
+
+        _add_routes(server.routes, web)
+        add_run_routes(server.routes, web, lambda: RunStore(current_host().runs_folder()))
 
 
-def _add_routes(routes: Any) -> None:
-    from aiohttp import web
-
+def _add_routes(routes: Any, web: Any) -> None:
     @routes.get("/graft/live")
     async def summaries(request: Any) -> Any:
         return web.json_response(BOARD.summaries())

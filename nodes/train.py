@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..training.catalogue import keep_workflow
 from ..training.data.encoded import Encoded
 from ..training.models.flux import Flux
 from ..training.out_of_memory import let_go, release_cached_memory
@@ -75,6 +76,7 @@ class TrainSteps:
                 listener=watch,
             )  # fmt: skip
             watch.result(state)
+        keep_workflow(state.folder, workflow_of(extra_pnginfo))
         keep_within(store, limit_bytes)
         return state, {"loss": [record.loss for record in state.history().steps]}, state.step
 
@@ -94,9 +96,15 @@ def watched(
 
 def workflow_id(extra_pnginfo: Any) -> str | None:
     """The id that the page has given to the workflow, if it came from one."""
-    workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, dict) else None
-    found = workflow.get("id") if isinstance(workflow, dict) else None
+    workflow = workflow_of(extra_pnginfo)
+    found = workflow.get("id") if workflow else None
     return found if isinstance(found, str) and found else None
+
+
+def workflow_of(extra_pnginfo: Any) -> dict[str, Any] | None:
+    """The workflow as the page has drawn it."""
+    workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, dict) else None
+    return workflow if isinstance(workflow, dict) else None
 
 
 class GraphBase:

@@ -180,6 +180,12 @@ class LiveRun:
         with self._lock:
             return self._gallery.picture(step, index)
 
+    def newest_picture(self) -> bytes | None:
+        """The first of the newest set, to know the run by."""
+        with self._lock:
+            steps = self._gallery.summary()["picture_steps"]
+            return self._gallery.picture(steps[-1], 0) if steps else None
+
     # ------------------------------------------------------------ inside
 
     def _take_over(self, history: History) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...training.catalogue import keep_picture
 from ...training.history import HeldOutRecord, StepRecord
 from ...training.learner import Learner
 from ...training.listener import Silent, Wish
@@ -82,6 +83,9 @@ class Watch(Silent):
             self.run.found(state.step, state.partial, state.history())
         if state.partial:
             self._board.stopped(self.run.place.node)
+        picture = self.run.newest_picture()
+        if picture is not None:
+            keep_picture(state.folder, picture)
 
     # ------------------------------------------------------------ what the loop tells (training/listener.py)
 

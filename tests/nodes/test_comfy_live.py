@@ -12,6 +12,7 @@ from graft.nodes import comfy_live
 from graft.nodes.live.board import Board
 from graft.nodes.live.run import LiveRun, Place
 from graft.training.history import History
+from graft.training.store import RunStore
 
 
 class Server:
@@ -19,7 +20,7 @@ class Server:
 
     def __init__(self) -> None:
         self.sent, self.handlers, self.client_id = [], {}, "page 1"
-        self.routes = SimpleNamespace(get=self._adder("GET"), post=self._adder("POST"))
+        self.routes = SimpleNamespace(get=self._adder("GET"), post=self._adder("POST"), delete=self._adder("DELETE"))
 
     def send_sync(self, event, data, sid=None):
         self.sent.append((event, data, sid))
@@ -33,7 +34,20 @@ class Server:
 
 
 @pytest.fixture
-def server(monkeypatch) -> Server:
+def store(tmp_path) -> RunStore:
+    """A run with a workflow and a picture."""
+    folder = tmp_path / "runs" / "abc"
+    (folder / "step_00000001").mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"recipe": {"kind": "lora", "rank": 4}, "base_fingerprint": "f" * 64}), encoding="utf-8")
+    record = {"step": 1, "loss": 0.5, "learning_rate": 1e-3, "gradient_norm": 1.0, "buckets": {}, "seconds": 0.1}
+    (folder / "losses.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    (folder / "workflow.json").write_text('{"nodes": []}', encoding="utf-8")
+    (folder / "picture.jpg").write_bytes(b"picture")
+    return RunStore(tmp_path / "runs")
+
+
+@pytest.fixture
+def server(monkeypatch, store) -> Server:
     made = Server()
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=made)))
     web = SimpleNamespace(
@@ -42,6 +56,7 @@ def server(monkeypatch) -> Server:
     )
     monkeypatch.setitem(sys.modules, "aiohttp", SimpleNamespace(web=web))
     monkeypatch.setattr(comfy_live, "BOARD", Board())
+    monkeypatch.setattr(comfy_live, "current_host", lambda: SimpleNamespace(runs_folder=lambda: store.folder))
     comfy_live.open_routes.cache_clear()
     comfy_live.open_routes()
     comfy_live.open_routes.cache_clear()
@@ -92,3 +107,26 @@ def test_what_is_unknown_is_not_found(server, run):
     assert server.ask("GET", "/graft/live/{run}", run="../secret") == (404, {"error": "unknown run"})
     assert server.ask("POST", "/graft/live/{run}/wishes/{wish}", run="0" * 16, wish="stop")[0] == 404
     assert server.ask("GET", "/graft/live/{run}/pictures/{step}/{index}", run=run.id, step="1", index="0")[0] == 404
+
+
+def test_the_runs_browser_lists_and_opens_runs(server):
+    status, found = server.ask("GET", "/graft/runs")
+    (run,) = found["runs"]
+    assert status == 200 and (run["name"], run["kind"], run["steps"], run["base"]) == ("abc", "lora rank 4", 1, "ffffffff")
+    status, opened = server.ask("GET", "/graft/runs/{name}", name="abc")
+    assert status == 200 and opened["points"] == [[1, 1, 0.5, 0.5, 0.5, 0.001]] and opened["inputs"]["recipe"] == {"kind": "lora", "rank": 4}
+    assert server.ask("GET", "/graft/runs/{name}/workflow", name="abc") == (200, {"nodes": []})
+    assert server.ask("GET", "/graft/runs/{name}/picture", name="abc")[1][1] == b"picture"
+
+
+def test_the_runs_browser_removes_only_what_is_there(server, store):
+    for name in ("..", "../runs/abc", "nobody"):
+        for method, path in (("GET", "/graft/runs/{name}"), ("GET", "/graft/runs/{name}/picture"), ("DELETE", "/graft/runs/{name}")):
+            status, answer = server.ask(method, path, name=name)
+            assert status == 409 and "name of a run" in answer["error"]
+    assert server.ask("DELETE", "/graft/runs/{name}", name="abc")[0] == 200 and not (store.folder / "abc").exists()
+
+
+def test_what_a_run_does_not_have_is_not_found(server, store):
+    (store.folder / "abc" / "workflow.json").unlink()
+    assert server.ask("GET", "/graft/runs/{name}/workflow", name="abc")[0] == 404

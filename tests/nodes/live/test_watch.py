@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -50,7 +51,7 @@ def trained(watch: Watch, steps: int, until_step: int | None = None, each=lambda
         if "stop" in wishes:
             break
     watch.end(None)
-    return SimpleNamespace(step=learner.step, partial=learner.step < (until_step or steps), history=History)
+    return SimpleNamespace(step=learner.step, partial=learner.step < (until_step or steps), history=History, folder=Path("nowhere"))
 
 
 @pytest.fixture
@@ -104,6 +105,14 @@ def test_without_an_interval_pictures_come_only_when_asked_for(make):
     assert watch.run.summary()["picture_steps"] == []
 
 
+def test_the_newest_picture_is_kept_beside_the_run(make, tmp_path):
+    with make(sample_every=2) as watch:
+        state = trained(watch, 4)
+        state.folder = tmp_path
+        watch.result(state)
+    assert (tmp_path / "picture.jpg").read_bytes() == b"picture at 4"
+
+
 def test_no_memory_for_pictures_is_said_and_training_goes_on(make, sent):
     painter = Painter()
     painter.fails = torch.cuda.OutOfMemoryError("full")
@@ -125,7 +134,7 @@ def test_stop_and_save_are_confirmed_and_the_node_is_asked_again(make, sent, boa
 
 def test_a_result_from_the_disk_is_shown(make, sent):
     with make() as watch:
-        watch.result(SimpleNamespace(step=3, partial=False, history=lambda: History((record(1), record(2), record(3)))))
+        watch.result(SimpleNamespace(step=3, partial=False, folder=Path("nowhere"), history=lambda: History((record(1), record(2), record(3)))))
     assert sent[-1]["phase"] == "found" and len(watch.run.history()["points"]) == 3
 
 
