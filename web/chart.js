@@ -26,6 +26,8 @@ export class Chart {
     this.view = null;
     this.log = false;
     this.smoothing = 0.5;
+    /** Other curves to compare with: {curve, heldOut, color}. */
+    this.others = [];
     this.size = [400, 180];
     this.cursor = null;
     this.#build();
@@ -68,6 +70,7 @@ export class Chart {
     this.#scales();
     this.#axes();
     this.#curves();
+    this.#otherCurves();
     this.#dots();
     this.#moveCursor();
   }
@@ -84,7 +87,8 @@ export class Chart {
     this.mean = make("path", { class: "graft-mean" });
     this.held = make("path", { class: "graft-held-line" });
     this.points = make("path", { class: "graft-held" });
-    this.lines.append(this.raw, this.held, this.mean, this.points);
+    this.more = make("g", { class: "graft-others" });
+    this.lines.append(this.raw, this.held, this.more, this.mean, this.points);
     this.brush = make("rect", { class: "graft-brush", visibility: "hidden" });
     this.mark = make("g", { class: "graft-mark", visibility: "hidden" });
     this.markLine = make("line");
@@ -101,18 +105,26 @@ export class Chart {
 
   #empty() {
     this.grid.replaceChildren();
+    this.more.replaceChildren();
     for (const path of [this.raw, this.mean, this.held, this.points]) path.setAttribute("d", "");
     this.mark.setAttribute("visibility", "hidden");
   }
 
   #last() {
-    const { curve, heldOut } = this.data;
-    return Math.max(curve.lastStep, heldOut.step.at(-1) ?? 0, 1);
+    return Math.max(1, ...this.#all().map(({ curve, heldOut }) => Math.max(curve.lastStep, heldOut.step.at(-1) ?? 0)));
   }
 
   #first() {
-    const { curve, heldOut } = this.data;
-    return Math.min(curve.length ? curve.step[0] : Infinity, heldOut.step[0] ?? Infinity);
+    return Math.min(...this.#all().map(({ curve, heldOut }) => Math.min(curve.length ? curve.step[0] : Infinity, heldOut.step[0] ?? Infinity)));
+  }
+
+  #all() {
+    return [this.data, ...this.others];
+  }
+
+  /** A curve's running mean in the columns of the chart: [step, loss] pairs. */
+  #meanOf(curve, from, to, columns) {
+    return averages(curve.step, smoothed(curve.mean, curve.count, memoryOf(this.smoothing, this.#last())), from, to, columns);
   }
 
   #scales() {
@@ -121,7 +133,8 @@ export class Chart {
     const { curve, heldOut } = this.data;
     const [first, end] = visible(curve.step, from, to);
     const held = heldOut.loss.filter((_, index) => heldOut.step[index] >= from && heldOut.step[index] <= to);
-    const firm = averages(curve.step, this.smooth, from, to, 200).map(([, value]) => value);
+    const others = this.others.flatMap((other) => this.#meanOf(other.curve, from, to, 200));
+    const firm = [...averages(curve.step, this.smooth, from, to, 200), ...others].map(([, value]) => value);
     const stride = Math.ceil((end - first) / NOISE_SAMPLES) || 1;
     const noise = Array.from({ length: Math.ceil((end - first) / stride) }, (_, index) => curve.mean[first + index * stride]);
     const [low, high] = axisRange([...firm, ...held], noise, this.log);
@@ -156,6 +169,12 @@ export class Chart {
     const band = envelope(curve.step, curve.lowest, curve.highest, from, to, columns);
     this.raw.setAttribute("d", bandPath(band, this.x, this.y));
     this.mean.setAttribute("d", linePath(averages(curve.step, this.smooth, from, to, columns), this.x, this.y));
+  }
+
+  #otherCurves() {
+    const { from, to } = this.range;
+    const paths = this.others.map(({ curve, color }) => make("path", { d: linePath(this.#meanOf(curve, from, to, 400), this.x, this.y), style: `stroke: ${color}` }));
+    this.more.replaceChildren(...paths);
   }
 
   #dots() {

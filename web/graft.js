@@ -1,4 +1,4 @@
-/** Graft's extension of ComfyUI's page: a live panel in every Train Steps node. Loaded by ComfyUI (WEB_DIRECTORY). */
+/** Graft's extension of ComfyUI's page: a live panel in every Train Steps node, and a browser of stored runs. Loaded by ComfyUI (WEB_DIRECTORY). */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
@@ -7,6 +7,7 @@ import { Panel } from "./panel.js";
 import { Live } from "./pure/live.js";
 import { panelsOf } from "./pure/places.js";
 import { wordsFor } from "./pure/strings.js";
+import { RunsBrowser } from "./runs.js";
 
 const NODE = "GraftTrainSteps";
 const WIDGET = "graft_panel";
@@ -24,6 +25,11 @@ async function get(path) {
   const answer = await api.fetchApi(path);
   if (!answer.ok) throw Object.assign(new Error(`${path}: ${answer.status}`), { status: answer.status });
   return answer.json();
+}
+
+async function remove(path) {
+  const answer = await api.fetchApi(path, { method: "DELETE" });
+  return answer.ok ? "" : (await answer.json()).error;
 }
 
 async function post(path) {
@@ -44,8 +50,12 @@ function placeAll() {
   for (const training of live.trainings.values()) place(training);
 }
 
+function localeNow() {
+  return app.extensionManager?.setting?.get?.("Comfy.Locale") ?? navigator.language;
+}
+
 function addPanel(node) {
-  const locale = app.extensionManager?.setting?.get?.("Comfy.Locale") ?? navigator.language;
+  const locale = localeNow();
   const panel = new Panel({
     words: wordsFor(locale), locale, act: (run, wish) => live.wish(run, wish),
     pictureUrl: (run, step, index) => api.apiURL(`/graft/live/${run}/pictures/${step}/${index}`),
@@ -82,6 +92,21 @@ function refresh() {
   live.refresh().catch(() => {}); // an old server without our routes, or none: the next reconnect asks again
 }
 
+/** A tab beside ComfyUI's own, where the frontend has a sidebar for extensions. */
+function addRunsTab() {
+  const locale = localeNow();
+  const words = wordsFor(locale);
+  let browser;
+  app.extensionManager?.registerSidebarTab?.({
+    id: "graft.runs", icon: "pi pi-chart-line", title: words.runs, tooltip: words.runsHelp, type: "custom",
+    render: (container) => {
+      browser = new RunsBrowser({ words, locale, get, remove, url: (path) => api.apiURL(path), open: (workflow) => app.loadGraphData(workflow) });
+      container.append(browser.element);
+    },
+    destroy: () => browser?.close(),
+  });
+}
+
 app.registerExtension({
   name: "graft.panel",
 
@@ -93,6 +118,7 @@ app.registerExtension({
       panels.forEach((panel) => panel.connected(true));
       refresh();
     });
+    addRunsTab();
     refresh();
   },
 
