@@ -76,7 +76,8 @@ class TrainSteps:
                 listener=watch,
             )  # fmt: skip
             watch.result(state)
-        keep_workflow(state.folder, workflow_of(extra_pnginfo))
+        if (workflow := workflow_of(extra_pnginfo)) is not None:
+            keep_workflow(state.folder, workflow)
         keep_within(store, limit_bytes)
         return state, {"loss": [record.loss for record in state.history().steps]}, state.step
 

@@ -82,10 +82,10 @@ def kind_of(recipe: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def keep_workflow(run_folder: Path, workflow: Any) -> None:
+def keep_workflow(run_folder: Path, workflow: Mapping[str, Any]) -> None:
     """Keeps the graph that made a run beside it: the newest counts."""
-    if isinstance(workflow, dict) and run_folder.is_dir():
-        write_json(run_folder / WORKFLOW_FILE, workflow)
+    if run_folder.is_dir():
+        write_json(run_folder / WORKFLOW_FILE, dict(workflow))
 
 
 def keep_picture(run_folder: Path, picture: bytes) -> None:

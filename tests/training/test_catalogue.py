@@ -48,9 +48,9 @@ def test_kinds_in_a_few_words():
 def test_workflow_and_picture_are_kept_beside_it(store):
     keep_workflow(store.folder / "first", {"nodes": []})
     keep_picture(store.folder / "first", b"jpeg")
-    keep_workflow(store.folder / "child", None)
+    keep_workflow(store.folder / "gone", {"nodes": []})
     found = find(store, "first")
-    assert found.has_workflow and found.has_picture and not find(store, "child").has_workflow
+    assert found.has_workflow and found.has_picture and not find(store, "child").has_workflow and not (store.folder / "gone").exists()
     assert json.loads((store.folder / "first" / "workflow.json").read_text(encoding="utf-8")) == {"nodes": []}
 
 
