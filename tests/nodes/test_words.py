@@ -131,6 +131,17 @@ def test_the_help_page_is_there_and_whole(language: Any, node_id: str):
 
 
 @each_language
+def test_messages_that_a_help_page_quotes_are_really_said(language: Any):
+    """What a user sees, in quotation marks in the left column, stands in the source, piece by piece."""
+    source = "\n".join(path.read_text(encoding="utf-8") for folder in ("nodes", "training") for path in (ROOT / folder).rglob("*.py"))
+    for node_id in NODE_CLASS_MAPPINGS:
+        for seen in re.findall(r"^\| (.*?) \| ", language.help_page(node_id).read_text(encoding="utf-8"), re.MULTILINE):
+            for quoted in re.findall(r'["“]([ !#-~]+)["”]', seen):
+                pieces = (piece.strip(" :;") for piece in re.split(r"\.\.\.|: |\b(?:expected|found)\b", quoted))
+                assert [piece for piece in pieces if piece not in source] == [], f"{node_id}: {quoted}"
+
+
+@each_language
 def test_widgets_that_a_help_page_names_exist(language: Any):
     """Names in code marks that look like inputs are inputs of some node, or values of one."""
     known = {name for node_id in NODE_CLASS_MAPPINGS for name in inputs_of(node_id)}
