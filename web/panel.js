@@ -8,6 +8,8 @@ import { filled } from "./pure/strings.js";
 
 const ACTIONS = ["stop", "sample", "save"];
 const CONFIRMED_MILLISECONDS = 5000;
+/** Drawing may take this share of the page's time: long curves are drawn less often. */
+const DRAWING_SHARE = 0.05;
 
 export class Panel {
   /**
@@ -23,6 +25,8 @@ export class Panel {
     this.training = null;
     this.isConnected = true;
     this.notice = "";
+    this.renderedAt = 0;
+    this.cost = 0;
     this.chart = new Chart((reading) => this.#read(reading), (zoomedIn) => show(this.showAllButton, zoomedIn));
     this.pictures = new Pictures(words, pictureUrl);
     this.#build();
@@ -44,14 +48,14 @@ export class Panel {
   }
 
   update() {
-    this.frame ??= requestAnimationFrame(() => {
-      this.frame = undefined;
-      this.render();
-    });
+    if (this.planned) return;
+    const rested = performance.now() - this.renderedAt;
+    this.planned = setTimeout(() => requestAnimationFrame(() => this.render()), Math.max(0, this.cost / DRAWING_SHARE - rested));
   }
 
   remove() {
-    if (this.frame) cancelAnimationFrame(this.frame);
+    clearTimeout(this.planned);
+    clearTimeout(this.noticeTimer);
     this.observer.disconnect();
     this.element.remove();
   }
@@ -137,6 +141,14 @@ export class Panel {
   // ------------------------------------------------------------ showing
 
   render() {
+    const began = performance.now();
+    this.#renderAll();
+    this.planned = undefined;
+    this.renderedAt = performance.now();
+    this.cost = this.renderedAt - began;
+  }
+
+  #renderAll() {
     const figures = this.training?.figures;
     const phase = figures?.phase ?? "waiting";
     this.element.dataset.phase = phase;
