@@ -29,7 +29,8 @@ def lora(shapes: Shapes) -> Found | None:
     if not ranks:
         return None
     methods = sorted({method for name in ranks for _, method in _endings(name)})
-    variant = " and ".join(methods) + (" with DoRA scales" if any(name.endswith("dora_scale") for name in shapes) else "")
+    dora = any(name.endswith("dora_scale") or ".lora_magnitude_vector" in name for name in shapes)
+    variant = " and ".join(methods) + (" with DoRA scales" if dora else "")
     return Found("lora", _architecture(shapes), _layout(ranks), variant, _sizes(shapes, ranks))
 
 

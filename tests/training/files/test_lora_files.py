@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from graft.training.errors import InputError
+from graft.training.files.header import read_header
+from graft.training.files.identify import identify
 from graft.training.files.lora_adapters import Adapter, effective_alpha
 from graft.training.files.lora_apply import with_lora
 from graft.training.files.lora_names import FORMATS, named_tensors
@@ -80,6 +82,16 @@ def test_with_alpha_a_round_trip_is_exact_or_within_one_rounding(format, flux):
         wanted = adapter.up * 1.5  # 3 / sqrt(4), multiplied in and rounded to 8 bits
         assert found[layer].scale == 1 and torch.equal(found[layer].down.float(), adapter.down)
         assert ((found[layer].up.float() - wanted).abs() <= 2**-8 * wanted.abs()).all(), layer
+
+
+def test_a_dora_for_diffusers_comes_back_and_is_recognised(flux, tmp_path):
+    adapters = make_adapters(flux, dora=True)
+    write_safetensors(tmp_path / "dora.safetensors", named_tensors(adapters, "diffusers", torch.bfloat16))
+    found = read_lora(tmp_path / "dora.safetensors", shapes_of(flux)).adapters
+    assert_same(found, adapters)
+    assert all(torch.equal(found[layer].magnitude.float(), adapter.magnitude) for layer, adapter in adapters.items())
+    recognised = identify(read_header(tmp_path / "dora.safetensors"))
+    assert (recognised.kind, recognised.layout, recognised.variant) == ("lora", "PEFT / diffusers", "LoRA with DoRA scales")
 
 
 # ---------------------------------------------------------------- what other trainers write
