@@ -68,7 +68,8 @@ def describe_store(folder: Path, cache: Path, limit_bytes: int | None) -> str:
     total = sum(run.size_bytes for run in runs)
     lines = [f"Removed {run.name} ({shown_size(run.size_bytes)}, last used {_day(run.used_at)})" for run in removed]
     lines += [f"{run.name:<34}{shown_size(run.size_bytes):>12}  last used {_day(run.used_at)}{_remark(run)}" for run in runs]
-    lines.append(f"{len(runs)} runs in {folder} take {shown_size(total)}; encoded data in {cache} takes {shown_size(folder_bytes(cache))}.")
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    lines.append(f"{count} in {folder}: {shown_size(total)}; encoded data in {cache}: {shown_size(folder_bytes(cache))}.")
     if limit_bytes is not None and total > limit_bytes:
         lines.append(f"That is more than {shown_size(limit_bytes)}: what is left is in use.")
     return "\n".join(lines)

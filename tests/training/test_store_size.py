@@ -154,7 +154,7 @@ def test_the_command(store, add, capsys):
     add("new", 1_000_000, 10.0, parent="old")
     assert main(["store", "--folder", str(store.folder)]) == 0
     listed = capsys.readouterr().out
-    assert "2 runs in" in listed and "take 2.0 MB" in listed and "goes on from old" in listed
+    assert "2 runs in" in listed and ": 2.0 MB;" in listed and "goes on from old" in listed
     assert main(["store", "--folder", str(store.folder), "--prune", "1MB"]) == 0
     assert "Removed new (1.0 MB" in capsys.readouterr().out and names(store) == ["old"]
     assert main(["store", "--folder", str(store.folder / "nowhere")]) == 2

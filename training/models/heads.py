@@ -1,7 +1,7 @@
 """From fused projections to attention: normalised, rotated queries and keys, as one operation with a backward pass of its own.
 
 Left to autograd these steps make a dozen passes over memory and keep half as many tensors for the backward pass; here it is a few passes, and
-only the projections and one number per head and token are kept. The arithmetic is in fp32 whatever the dtype.
+only the projections and one number per head and token are kept. The arithmetic is in fp32 whatever the dtype (in fp64 for fp64).
 
 Per head of width W: y = R(p) (x r * scale), with r = (mean(x^2) + eps)^-1/2 (RMS norm; Zhang & Sennrich 2019, arXiv:1910.07467) and R(p) the
 rotation of neighbouring pairs by the angles of position p (Su et al. 2021, arXiv:2104.09864).
@@ -92,16 +92,20 @@ def _of_stream(gradients: list[Tensor], table: Tensor, stream: Stream, inverses:
 def _of_heads(of_normed: Tensor, heads: Tensor, inverse: Tensor, target: Tensor) -> None:
     """With g the gradient of the normalised head: r g - x r^3 mean(x g), into `target`."""
     along = (of_normed * heads).mean(dim=-1, keepdim=True).mul_(inverse.pow(3))
-    torch.addcmul(of_normed.mul_(inverse), heads.float(), along, value=-1, out=target)
+    torch.addcmul(of_normed.mul_(inverse), _wide(heads), along, value=-1, out=target)
 
 
 def _turn(heads: Tensor, table: Tensor, target: Tensor | None = None) -> Tensor:
     """Neighbouring pairs of [B, S, H, W] as complex numbers times the table's [S, W/2], in fp32; into `target` if there is one."""
-    if target is not None and target.dtype == torch.float32:
+    if target is not None and target.dtype in (torch.float32, torch.float64):
         torch.mul(_complex(heads), table[:, None], out=_complex(target))
         return target
-    turned = torch.view_as_real(_complex(heads.float()) * table[:, None]).flatten(-2)
+    turned = torch.view_as_real(_complex(_wide(heads)) * table[:, None]).flatten(-2)
     return turned if target is None else target.copy_(turned)
+
+
+def _wide(heads: Tensor) -> Tensor:
+    return heads if heads.dtype == torch.float64 else heads.float()
 
 
 def _complex(heads: Tensor) -> Tensor:
@@ -111,7 +115,8 @@ def _complex(heads: Tensor) -> Tensor:
 
 def _inverse_size(heads: Tensor) -> Tensor:
     """(mean(x^2) + eps)^-1/2 of each head: [B, S, H, 1], fp32."""
-    square = torch.linalg.vector_norm(heads, dim=-1, keepdim=True, dtype=torch.float32).square_()
+    dtype = torch.float64 if heads.dtype == torch.float64 else torch.float32
+    square = torch.linalg.vector_norm(heads, dim=-1, keepdim=True, dtype=dtype).square_()
     return square.div_(heads.shape[-1]).add_(EPS).rsqrt_()
 
 
