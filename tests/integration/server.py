@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS, RUN_SECONDS, POLL_SECONDS, FORGET_SECONDS = 300, 600, 0.1, 2.0
+FAULTS = Path(__file__).with_name("faults.py")
+START_SECONDS, RUN_SECONDS, POLL_SECONDS, FORGET_SECONDS = 900, 900, 0.1, 2.0
 OPTIONS = ("--cpu", "--use-pytorch-cross-attention", "--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:")
 
 
@@ -33,13 +35,56 @@ class Server:
         return self._url
 
     @property
+    def checkout(self) -> Path:
+        return self._comfyui
+
+    @property
     def output(self) -> Path:
         return self.folder / "output"
 
-    def start(self) -> None:
+    @property
+    def runs(self) -> list[Path]:
+        """The folders of the store that hold a training."""
+        return sorted(file.parent for file in (self.output / "graft" / "runs").glob("*/losses.jsonl"))
+
+    def trained_steps(self) -> int:
+        """How often a step was done; one that was done again counts again."""
+        return sum((run / "losses.jsonl").read_text(encoding="utf-8").count('"loss"') for run in self.runs)
+
+    def add_faults(self) -> None:
+        """Before `start`: lets `no_memory_after` act."""
+        shutil.copy(FAULTS, self.folder / "custom_nodes" / FAULTS.name)
+
+    def no_memory_after(self, backward_passes: int | None) -> None:
+        """From now on memory runs out after so many backward passes (None: there is enough)."""
+        flag = self.folder / "custom_nodes" / "no_memory_after"
+        if backward_passes is None:
+            flag.unlink(missing_ok=True)
+        else:
+            flag.write_text(str(backward_passes))
+
+    def resident_bytes(self) -> int:
+        """What the process holds in memory now (Linux)."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+
+    def prompt(self, links: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+        """A workflow in API format from {id: (node type, inputs)}; what is not said has the value that its widget begins with."""
+        return {id: {"class_type": kind, "inputs": {**self._defaults(kind), **given}} for id, (kind, given) in links.items()}
+
+    def _defaults(self, kind: str) -> dict[str, Any]:
+        required = self.get(f"/object_info/{kind}")[kind]["input"].get("required", {})
+        found = {name: (entry[0], entry[1] if len(entry) > 1 else {}) for name, entry in required.items()}
+        choices = {name: values if isinstance(values, list) else options.get("options") for name, (values, options) in found.items()}
+        listed = {name: values[0] for name, values in choices.items() if values}
+        return listed | {name: options["default"] for name, (_, options) in found.items() if "default" in options}
+
+    def start(self, *options: str) -> None:
+        """On a free port; `options` beside those of every server."""
         self._url = f"http://127.0.0.1:{_free_port()}"
-        python = os.environ.get("COMFYUI_PYTHON") or sys.executable
-        command = [python, "main.py", "--listen", "127.0.0.1", "--port", self._url.rpartition(":")[2], "--base-directory", str(self.folder), *OPTIONS]
+        python, port = os.environ.get("COMFYUI_PYTHON") or sys.executable, self._url.rpartition(":")[2]
+        command = [python, "main.py", "--listen", "127.0.0.1", "--port", port, "--base-directory", str(self.folder), *OPTIONS, *options]
         with (self.folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(command, cwd=self._comfyui, stdout=log, stderr=subprocess.STDOUT)
         self._wait_until_it_answers()
