@@ -40,7 +40,7 @@ def test_importing_the_root_loads_nothing_heavy():
 
 
 def test_importing_the_nodes_loads_nothing_heavy_beyond_torch():
-    """ComfyUI's start waits for it: the bar is 0.3 s beyond torch, and what is imported decides (docs/PERFORMANCE.md has the measured figure)."""
+    """ComfyUI's start waits for it: the bar is 0.3 s beyond torch, and what is imported decides."""
     heavy = ("cv2", "peft", "diffusers", "transformers", "accelerate", "scipy", "matplotlib", "PIL", "pandas", "aiohttp", "torchvision", "triton")
     printed = run(f"""
         import sys, torch, numpy
