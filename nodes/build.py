@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..training.files.held import shapes_of
 from ..training.models.control_residuals import compatibility_notes, require_depths, require_layout
 from ..training.models.flux import FluxConfig
 from ..training.trainable.controlnet import ControlNetRecipe
@@ -38,7 +39,7 @@ class BuildControlNet:
 
     def execute(self, model: Any, layout: str, double_blocks: int, single_blocks: int, seed: int) -> tuple[ControlNetRecipe, str]:
         weights, _ = current_host().model_weights(model)
-        base = FluxConfig.from_shapes({name: tuple(tensor.shape) for name, tensor in weights.items()})
+        base = FluxConfig.from_shapes(shapes_of(weights))
         require_depths(require_layout(layout), double_blocks, single_blocks, base.double_depth, base.single_depth)
         notes = compatibility_notes(require_layout(layout), double_blocks, single_blocks, base.double_depth, base.single_depth)
         recipe = ControlNetRecipe(layout=layout, double_depth=double_blocks, single_depth=single_blocks, seed=seed)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..training.export import CHOICES
 from ..training.export_lora import EXPORT_FORMATS, UsedOn, exported_lora, tensors_for_use, write_lora
+from ..training.files.held import shapes_of
 from ..training.state import State
 from ..training.trainable.lora import LARGEST_RANK, LoraRecipe
 from ..training.trainable.lora_guidance import guidance_notes
@@ -120,7 +121,7 @@ class LoadLora:
 
 
 def _notes(recipe: LoraRecipe, weights: Mapping[str, Tensor]) -> str:
-    size, read = recipe.described({name: tuple(tensor.shape) for name, tensor in weights.items()})
+    size, read = recipe.described(shapes_of(weights))
     about_guidance = guidance_notes(weights, recipe.guidance)
     for note in about_guidance:
         _log.warning(note)

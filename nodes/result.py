@@ -11,6 +11,7 @@ from torch import Tensor
 from ..training.axis import SCALES
 from ..training.data.encoded import Encoded
 from ..training.export import CHOICES, ExportedControlNet, exported_control_net
+from ..training.files.held import placed
 from ..training.models.flux import Flux
 from ..training.models.flux_controlnet import controlnet_from_weights
 from ..training.plots import loss_plot
@@ -101,7 +102,7 @@ def _validated(host: Host, model: Any, vae: Any, data: Encoded, exported: Export
     """Samples with copies of both networks on the host's device, which are gone when it returns."""
     device = host.device()
     dtype = compute_dtype("auto", device)
-    base = Flux.from_weights({name: tensor.to(device, dtype) for name, tensor in host.model_weights(model)[0].items()})
+    base = Flux.from_weights(placed(host.model_weights(model)[0], device, dtype))
     network = controlnet_from_weights({name: tensor.to(device, dtype) for name, tensor in exported.weights.items()}, base.config.axes)
     return validate_controlnet(base, network, data, lambda latents: host.decode_latents(vae, latents), settings, host.progress())
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .export import LICENCES, chosen_weights
+from .files.held import shapes_of
 from .files.lora_adapters import Adapter, adapters_of_state, require_fits
 from .files.lora_names import FORMATS, difference_name, named_tensors
 from .files.metadata import build_metadata
@@ -34,7 +35,7 @@ class UsedOn:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
+        return shapes_of(self.weights)
 
 
 @dataclass(frozen=True, eq=False)

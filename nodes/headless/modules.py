@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from ...training.files.held import placed
 from ...training.models.flux import Flux
 from ...training.models.flux_controlnet import FluxControlNet, controlnet_from_weights
 from ...training.weights import compute_dtype
@@ -25,8 +26,8 @@ def controlnet_module(control_net: ControlNet, device: torch.device) -> FluxCont
     return controlnet_from_weights(_placed(control_net.weights, device)).requires_grad_(False).eval()
 
 
-def _placed(weights: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: tensor.to(device, compute_dtype("auto", device)) for name, tensor in weights.items()}
+def _placed(weights: Mapping[str, Tensor], device: torch.device) -> Mapping[str, Tensor]:
+    return placed(weights, device, compute_dtype("auto", device))
 
 
 @torch.no_grad()

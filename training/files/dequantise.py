@@ -1,4 +1,4 @@
-"""Stored weights to BF16, a piece at a time: every dtype and 8-bit form that we read, counted and checked on the way."""
+"""Stored weights to BF16, a piece at a time: every dtype and 8-bit form that we read, counted and checked on the way. Or kept in their 8 bits."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from ..errors import InputError
 from ..progress import Progress
 from .header import Header, printable
+from .held import Held
 from .quantisation import Quantisation
-from .tensors import CHUNK_BYTES, read_chunks, read_tensor
+from .tensors import CHUNK_BYTES, TORCH_DTYPES, read_chunks, read_tensor
 from .values import ValueCounts, count_values
 
 _NAMES_SHOWN = 20
@@ -51,6 +52,13 @@ def bf16_chunks(
     file: BufferedReader, header: Header, name: str, packing: Quantisation, tally: Tally, progress: Progress
 ) -> Iterator[Tensor]:
     """One stored tensor as flat BF16 pieces, multiplied by its scale if it has one."""
+    return (result for _, result in _checked_chunks(file, header, name, packing, tally, progress))
+
+
+def _checked_chunks(
+    file: BufferedReader, header: Header, name: str, packing: Quantisation, tally: Tally, progress: Progress
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(as stored, in BF16), piece by piece."""
     info = header.tensors[name]
     scale = _scale(file, header, name, packing)
     width = info.elements // scale.numel() if scale is not None and scale.numel() > 1 else 1
@@ -62,7 +70,7 @@ def bf16_chunks(
         result = numbers.to(torch.bfloat16)
         counts, position = counts + found, position + chunk.numel()
         bad += max(found.non_finite, count_values(result, "BF16").non_finite)
-        yield result
+        yield chunk, result
     tally.add(name, info.dtype, counts, bad)
 
 
@@ -75,6 +83,17 @@ def load_bf16(file: BufferedReader, header: Header, name: str, packing: Quantisa
         result[position : position + chunk.numel()] = chunk
         position += chunk.numel()
     return result.reshape(info.shape)
+
+
+def load_held(file: BufferedReader, header: Header, name: str, packing: Quantisation, tally: Tally, progress: Progress) -> Held:
+    """One tensor that is stored in 8-bit floats, as it is stored, with its scale; checked as if it were unpacked."""
+    info = header.tensors[name]
+    stored, position = torch.empty(info.elements, dtype=torch.uint8), 0
+    for chunk, _ in _checked_chunks(file, header, name, packing, tally, progress):
+        stored[position : position + chunk.numel()] = chunk.view(torch.uint8)
+        position += chunk.numel()
+    scale = _scale(file, header, name, packing)
+    return Held(stored.view(TORCH_DTYPES[info.dtype]).reshape(info.shape), None if scale is None else scale.reshape(-1, 1))
 
 
 def _scale(file: BufferedReader, header: Header, name: str, packing: Quantisation) -> Tensor | None:

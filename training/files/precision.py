@@ -1,28 +1,32 @@
-"""Loading a transformer in BF16, whatever it was saved in, and saying plainly what its saved form has cost.
+"""Loading a transformer as BF16, whatever it was saved in, and saying plainly what its saved form has cost.
 
 FP16 is the trap: a transformer saved in FP16 and trained from in that dtype overflows, gradients become NaN, a gradient scaler then skips
-every step, and the saved weights equal the initial ones. BF16 has the range of FP32.
+every step, and the saved weights equal the initial ones. BF16 has the range of FP32. Matrices saved in 8-bit floats stay in
+their 8 bits in memory and give their BF16 numbers when they are read (held.py).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..progress import NO_PROGRESS, Progress
-from .dequantise import Tally, load_bf16
+from .dequantise import Tally, load_bf16, load_held
 from .fingerprint import file_fingerprint
 from .header import Header, printable, read_header
+from .held import Held, Stored, can_be_held, gathered
 from .identify import FileReport, identify, own_names
 from .kinds import is_part
 from .names import bfl_map, diffusers_map, fuse, require_names, with_scale_names
-from .quantisation import FLOAT_DTYPES, require_readable
+from .quantisation import FLOAT_DTYPES, FP8_NAMES, require_readable
 from .values import ValueCounts, describe_counts
 
 CONVERSION_VERSION = 1
@@ -65,15 +69,17 @@ class PrecisionReport:
 
 @dataclass(frozen=True)
 class LoadedTransformer:
-    """A transformer out of a file: BF16 tensors in BFL names."""
+    """A transformer out of a file: BF16 tensors in BFL names, some of them perhaps held in 8 bits (held.HeldWeights)."""
 
-    weights: dict[str, Tensor]
+    weights: Mapping[str, Tensor]
     report: PrecisionReport
     metadata: dict[str, str]
 
 
 def load_transformer_weights(path: str | Path, progress: Progress = NO_PROGRESS) -> LoadedTransformer:
     """Loads a FLUX transformer (BFL or diffusers names, any prefix; BF16, FP16, FP32, 8-bit floats) as BF16 in BFL names.
+
+    Matrices of blocks that were saved in 8-bit floats are held as they are.
 
     Raises:
         InputError: no FLUX transformer, missing or unknown tensors, a packing that cannot be read, or values that are not finite.
@@ -169,18 +175,40 @@ def _require_no_strangers(header: Header, found: FileReport, own: set[str]) -> N
 
 def _load_all(
     header: Header, found: FileReport, sources: dict[str, tuple[str, ...]], tally: Tally, progress: Progress
-) -> dict[str, Tensor]:
-    weights: dict[str, Tensor] = {}
+) -> Mapping[str, Tensor]:
+    weights: dict[str, Stored] = {}
     progress.start(len(sources), "tensor")
     try:
         with header.path.open("rb") as file:
             for name, parts in sources.items():
-                pieces = [load_bf16(file, header, part, found.quantisation, tally, progress) for part in parts]
-                weights[name] = fuse(name, pieces) if found.layout == "diffusers" else pieces[0]
+                load = load_held if _stays_in_8_bits(header, name, parts) else load_bf16
+                weights[name] = _fused(name, [load(file, header, part, found.quantisation, tally, progress) for part in parts], found.layout)
                 progress.advance(len(weights))
     finally:
         progress.finish()
-    return weights
+    return gathered(weights)
+
+
+def _stays_in_8_bits(header: Header, name: str, parts: tuple[str, ...]) -> bool:
+    """A matrix of a block, all of it in one of the 8-bit floats."""
+    dtypes = {header.tensors[part].dtype for part in parts}
+    return can_be_held(name, header.tensors[parts[0]].shape) and len(dtypes) == 1 and dtypes <= FP8_NAMES.keys()
+
+
+def _fused(name: str, pieces: Sequence[Stored], layout: str) -> Stored:
+    if layout != "diffusers":
+        return pieces[0]
+    plain = [piece for piece in pieces if isinstance(piece, Tensor)]
+    return fuse(name, plain) if plain else _fused_in_8_bits([piece for piece in pieces if isinstance(piece, Held)])
+
+
+def _fused_in_8_bits(pieces: Sequence[Held]) -> Held:
+    """One weight of several below each other, each row with a scale of its own."""
+    stored = torch.cat([piece.stored.view(torch.uint8) for piece in pieces]).view(pieces[0].stored.dtype)
+    if all(piece.scale is None for piece in pieces):
+        return Held(stored)
+    rows = [torch.ones(piece.shape[0], 1) if piece.scale is None else piece.scale.expand(piece.shape[0], 1) for piece in pieces]
+    return Held(stored, torch.cat(rows))
 
 
 def _already(report: PrecisionReport) -> str:
@@ -208,7 +236,8 @@ def _eight_bits(report: PrecisionReport) -> str:
         return f" {scales}{gone}" if gone else ""
     return (
         f"  {count} tensors were 8-bit floats ({report.packing}) and are now BF16.{scales}{gone} They stay as coarse as 8 bits are "
-        "(2 or 3 bits of fraction, where BF16 has 7): where there is an edition in BF16, prefer it."
+        "(2 or 3 bits of fraction, where BF16 has 7): where there is an edition in BF16, prefer it. The blocks' matrices stay in their 8 bits "
+        "in memory while a training runs on them, which changes no number."
     )
 
 

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
+from ..files.held import shapes_of, stored_of
 from ..normal import normal
 from .control_residuals import ControlResiduals
 from .heads import Stream, attend
+from .held_linear import hold
 
 ROPE_THETA = 10_000
 TIME_FACTOR = 1000.0
@@ -319,7 +321,7 @@ class Flux(FluxEmbedders):
         Raises:
             InputError: naming every missing and unexpected tensor and every wrong shape.
         """
-        config = FluxConfig.from_shapes({name: tuple(tensor.shape) for name, tensor in weights.items()}, axes)
+        config = FluxConfig.from_shapes(shapes_of(weights), axes)
         with torch.device("meta"):
             model = cls(config)
         adopt(model, weights, "transformer weights")
@@ -358,22 +360,20 @@ class Flux(FluxEmbedders):
 
 
 def adopt(model: nn.Module, weights: Mapping[str, Tensor], subject: str) -> None:
-    """Puts `weights` into `model` without copying; the model may have been built on the meta device.
+    """Puts `weights` into `model` without copying; the model may have been built on the meta device. Weights that are held in 8 bits stay so.
 
     Raises:
         InputError: naming every missing and unexpected tensor and every wrong shape.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    problems = [f"missing {name}" for name in wanted if name not in weights]
-    problems += [f"unexpected {name}" for name in weights if name not in wanted]
-    problems += [
-        f"{name} is {tuple(weights[name].shape)} instead of {shape}"
-        for name, shape in wanted.items()
-        if name in weights and tuple(weights[name].shape) != shape
-    ]
+    wanted, found = shapes_of(model.state_dict()), shapes_of(weights)
+    problems = [f"missing {name}" for name in wanted if name not in found]
+    problems += [f"unexpected {name}" for name in found if name not in wanted]
+    problems += [f"{name} is {found[name]} instead of {shape}" for name, shape in wanted.items() if name in found and found[name] != shape]
     if problems:
         raise InputError(
             subject, expected=f"exactly the {len(wanted)} tensors of this architecture", found="; ".join(problems),
             remedy="Choose a matching file.",
         )  # fmt: skip
-    model.load_state_dict({name: normal(tensor) for name, tensor in weights.items()}, assign=True)
+    stored = dict(stored_of(weights))
+    held = hold(model, stored)
+    model.load_state_dict({name: normal(tensor) for name, tensor in stored.items() if name not in held}, assign=True)

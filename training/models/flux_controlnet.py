@@ -22,6 +22,7 @@ from ..errors import InputError
 from ..files.controlnet_names import LAYOUT_TITLES, Layout, from_any_names
 from .control_residuals import RULES, ControlResiduals, compatibility_notes, require_depths, require_layout
 from .flux import DoubleBlock, Flux, FluxConfig, FluxEmbedders, SingleBlock, adopt, pack, rotary_table
+from .held_linear import weights_of
 
 HINT_WIDTH = 16
 HINT_CHANNELS = 3
@@ -162,7 +163,7 @@ def build_controlnet(base: Flux, layout: str, double_depth: int, single_depth: i
     config = replace(base.config, double_depth=double_depth, single_depth=single_depth)
     with torch.device("meta"):
         module = kind(config)
-    adopt(module, _initial_weights(module, base.state_dict(), seed), "ControlNet")
+    adopt(module, _initial_weights(module, weights_of(base), seed), "ControlNet")
     module.notes = notes_for(module, base)
     return module
 

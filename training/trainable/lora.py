@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from ..data.encoded import HintForm
 from ..errors import InputError
 from ..files.fingerprint import fingerprint
+from ..files.held import shapes_of
 from ..files.lora_adapters import Adapter, effective_alpha
 from ..files.lora_read import ReadLora, read_lora
 from ..files.tensors import read_tensors
 from ..models.flux import Flux
+from ..models.held_linear import weights_of
 from ..randomness import generator
 from .base import Conditions, flux_velocity
 from .lora_layers import PRESETS, Extent, Shapes, chosen_layers, extent
@@ -90,8 +92,8 @@ class LoraRecipe:
         """
         from .lora_inject import Chance, inject, require_scales  # peft takes seconds to import: only where something is trained
 
-        weights = _flux(base).state_dict()
-        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        weights = weights_of(_flux(base))
+        shapes = shapes_of(weights)
         read = self._read(shapes) if self.from_file is not None else ReadLora(self._fresh(weights, shapes), ())
         chance = Chance()
         module = inject(base, read.adapters, self.dropout, chance)

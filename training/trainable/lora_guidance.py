@@ -17,7 +17,7 @@ _EMBEDDER = "guidance_in.out_layer."
 
 def embeds_guidance(weights: Mapping[str, Tensor]) -> bool:
     """Whether the guidance that is given to a transformer changes anything: it has an embedder, and one that is not all zeros."""
-    embedder = [tensor for name, tensor in weights.items() if name.startswith(_EMBEDDER)]
+    embedder = [weights[name] for name in weights if name.startswith(_EMBEDDER)]
     return any(bool(tensor.any()) for tensor in embedder)
 
 
