@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ class LoraRecipe:
         assert self.from_file is not None
         return read_lora(self.from_file, shapes)
 
-    def _fresh(self, weights: dict[str, Tensor], shapes: Shapes) -> dict[str, Adapter]:
+    def _fresh(self, weights: Mapping[str, Tensor], shapes: Shapes) -> dict[str, Adapter]:
         alpha = effective_alpha(self.alpha, self.rank, self.rslora)
         return {
             layer: Adapter(
