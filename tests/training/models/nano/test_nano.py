@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from graft.training.data.canny import canny_edges
-from graft.training.data.shapes import Shape, judged_rates, random_shape
+from graft.training.data.shapes import Shape, judge, judged_rates, random_shape
 from graft.training.errors import InputError
 from graft.training.files.header import read_header
 from graft.training.files.identify import identify
@@ -21,7 +21,7 @@ from graft.training.models.nano.text_encoder import TextEncoder, token_ids, word
 from graft.training.sample import picture_noise, sample
 
 HELD_OUT_SEED = 20_261_121
-KINDS_REACHED = 0.25
+CLEAN_KINDS_REACHED = 0.60
 
 
 def held_out(count: int) -> tuple[list[Shape], np.ndarray]:
@@ -157,12 +157,15 @@ def test_loading_under_inference_mode_gives_tensors_that_can_be_trained_through(
 
 @pytest.mark.slow
 def test_it_draws_what_the_caption_says(nano: Nano):
-    """As the sampler of the graph makes them: at least 90% with both colours right. The bar for the kinds is 80%; the shipped weights do not
-    reach it yet (weights/README.md), so here they are held to what they do reach, which is far above the 2% of an untrained model."""
+    """As the sampler of the graph makes them: at least 90% with both colours right and 80% with the right kind, by the contour that fits best.
+    Real pictures pass the stricter test too, that it also fits well (overlap of 0.82); the shipped weights do not always (weights/README.md), so
+    there they are held to what they do reach, which is far above the 2% of an untrained model."""
     shapes, _ = held_out(96)
     tokens, pooled = nano.text_encoder.encode([shape.caption for shape in shapes])
     model = Flux.from_weights({name: tensor.float() for name, tensor in nano.transformer.items()})
     latents = sample(model, tokens, pooled, picture_noise(range(len(shapes)), 16, 16, 16), steps=20, guidance=3.5, batch_size=32)
-    colours, kinds = judged_rates(pictures_of(nano.autoencoder.decode(latents)), shapes)
+    pictures = pictures_of(nano.autoencoder.decode(latents))
+    colours, clean_kinds = judged_rates(pictures, shapes)
     assert colours >= 0.90
-    assert kinds >= KINDS_REACHED
+    assert np.mean([judge(picture).kind == shape.kind for picture, shape in zip(pictures, shapes, strict=True)]) >= 0.80
+    assert clean_kinds >= CLEAN_KINDS_REACHED
