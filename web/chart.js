@@ -146,7 +146,7 @@ export class Chart {
   #axes() {
     const { left, right, top, bottom } = this.inner;
     const { from, to, low, high } = this.range;
-    const rows = Math.max(2, Math.round((bottom - top) / 34));
+    const rows = Math.max(3, Math.round((bottom - top) / 26));
     const columns = Math.max(2, Math.round((right - left) / 70));
     const parts = [];
     for (const value of (this.log ? logTicks : linearTicks)(low, high, rows)) {
@@ -167,7 +167,9 @@ export class Chart {
     const { from, to } = this.range;
     const columns = Math.max(50, Math.round(this.inner.right - this.inner.left));
     const band = envelope(curve.step, curve.lowest, curve.highest, from, to, columns);
-    this.raw.setAttribute("d", bandPath(band, this.x, this.y));
+    const isDense = band.some(({ low, high }) => low !== high);
+    this.raw.setAttribute("class", isDense ? "graft-raw-area" : "graft-raw");
+    this.raw.setAttribute("d", isDense ? areaPath(band, this.x, this.y) : linePath(band.map(({ x, low }) => [x, low]), this.x, this.y));
     this.mean.setAttribute("d", linePath(averages(curve.step, this.smooth, from, to, columns), this.x, this.y));
   }
 
@@ -308,13 +310,11 @@ function linePath(pairs, x, y) {
   return pairs.map(([step, value], index) => `${index ? "L" : "M"}${pixel(x(step))} ${pixel(y(value))}`).join("");
 }
 
-/** The lowest and highest of each column, forth and back as one line: dense where the loss jumps. */
-function bandPath(band, x, y) {
-  const parts = band.map(({ x: step, low, high }, index) => {
-    const at = pixel(x(step));
-    return low === high ? `${index ? "L" : "M"}${at} ${pixel(y(low))}` : `${index ? "L" : "M"}${at} ${pixel(y(low))}L${at} ${pixel(y(high))}`;
-  });
-  return parts.join("");
+/** From the highest of each column back along the lowest. */
+function areaPath(band, x, y) {
+  const highest = band.map(({ x: step, high }) => [step, high]);
+  const lowest = band.map(({ x: step, low }) => [step, low]).reverse();
+  return `${linePath(highest, x, y)}${linePath(lowest, x, y).replace("M", "L")}Z`;
 }
 
 function dot(x, y, radius) {

@@ -3,11 +3,13 @@
 import { Chart } from "./chart.js";
 import { element, say, show } from "./dom.js";
 import { Pictures } from "./pictures.js";
-import { bytes, duration, figure, speed, whole } from "./pure/format.js";
+import { bytes, duration, figure, nowAndPeak, speed, whole } from "./pure/format.js";
 import { filled } from "./pure/strings.js";
 
 const ACTIONS = ["stop", "sample", "save"];
 const CONFIRMED_MILLISECONDS = 5000;
+/** As in graft.css. */
+const [CHART_PIXELS, GAP_PIXELS, PADDING_PIXELS, USUAL_PIXELS] = [190, 8, 8, 370];
 /** Drawing may take this share of the page's time: long curves are drawn less often. */
 const DRAWING_SHARE = 0.05;
 
@@ -60,9 +62,12 @@ export class Panel {
     this.element.remove();
   }
 
-  /** The least height in pixels at which nothing is cut off. */
+  /** The least height in pixels at which nothing is cut off; a guess until the page has laid it out. */
   get height() {
-    return this.pictures.isEmpty ? 330 : 330 + this.pictures.height(this.element.clientWidth || 380);
+    const parts = [...this.element.children].filter((part) => !part.hidden);
+    if (!this.element.offsetHeight) return USUAL_PIXELS;
+    const heights = parts.map((part) => (part === this.chartSection ? CHART_PIXELS : part.offsetHeight));
+    return heights.reduce((sum, height) => sum + height, 0) + GAP_PIXELS * (parts.length - 1) + 2 * PADDING_PIXELS;
   }
 
   // ------------------------------------------------------------ building
@@ -190,7 +195,7 @@ export class Panel {
   #renderMemory(tile, memory, always) {
     show(tile.box, always || Boolean(memory));
     const { now, peak } = memory ?? {};
-    say(tile.value, now && peak ? `${bytes(now)} / ${bytes(peak)}` : bytes(now ?? peak));
+    say(tile.value, nowAndPeak(now, peak));
     tile.box.title = filled(this.words.memoryHelp, { peak: bytes(peak) });
   }
 

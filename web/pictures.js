@@ -3,9 +3,7 @@
 import { element, say, show } from "./dom.js";
 import { filled } from "./pure/strings.js";
 
-const GAP_PIXELS = 4;
 const MOST_COLUMNS = 4;
-const OTHER_PIXELS = 46;
 
 export class Pictures {
   constructor(words, urlOf) {
@@ -18,13 +16,6 @@ export class Pictures {
 
   get isEmpty() {
     return this.steps.length === 0;
-  }
-
-  /** What it needs in a panel of this width. */
-  height(widthPixels) {
-    const columns = this.columns || 1;
-    const cell = Math.min(128, (widthPixels - (columns - 1) * GAP_PIXELS) / columns);
-    return Math.round(OTHER_PIXELS + (this.hintCount ? 2 : 1) * (cell + GAP_PIXELS));
   }
 
   /** @param {import("./pure/training.js").Training | null} training */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
-import { bytes, duration, figure, speed, tick, whole } from "../../web/pure/format.js";
+import { bytes, duration, figure, nowAndPeak, speed, tick, whole } from "../../web/pure/format.js";
 import { STRINGS, filled, wordsFor } from "../../web/pure/strings.js";
 
 test("figures are short and exact enough", () => {
@@ -19,6 +19,8 @@ test("times are read at a glance", () => {
 
 test("memory and speed have the unit that suits them", () => {
   assert.deepEqual([512 * 1024 ** 2, 23.4 * 1024 ** 3, undefined].map(bytes), ["512 MB", "23.4 GB", "–"]);
+  const [mega, giga] = [1024 ** 2, 1024 ** 3];
+  assert.deepEqual([[16.1 * giga, 21.3 * giga], [900 * mega, 2 * giga], [undefined, giga], []].map((pair) => nowAndPeak(...pair)), ["16.1 / 21.3 GB", "900 MB / 2.0 GB", "1.0 GB", "–"]);
   const { en } = STRINGS;
   assert.deepEqual([3.14159, 0.4, 0, null].map((value) => speed(value, en)), ["3.14 steps/s", "2.5 s/step", "–", "–"]);
   assert.equal(whole(12345, "en"), "12,345");

@@ -46,6 +46,13 @@ export function bytes(value) {
   return gigabytes >= 0.9995 ? `${gigabytes.toFixed(1)} GB` : `${Math.round(value / 1024 ** 2)} MB`;
 }
 
+/** 16.1 / 21.3 GB: in use, and at the most. */
+export function nowAndPeak(now, peak) {
+  if (!isNumber(now) || !isNumber(peak)) return bytes(isNumber(now) ? now : peak);
+  const [left, right] = [bytes(now), bytes(peak)];
+  return left.slice(-2) === right.slice(-2) ? `${left.slice(0, -3)} / ${right}` : `${left} / ${right}`;
+}
+
 /** 3.1 steps/s, or 2.5 s/step where a step takes longer than a second. */
 export function speed(stepsPerSecond, words) {
   if (!isNumber(stepsPerSecond) || stepsPerSecond <= 0) return MISSING;
