@@ -307,7 +307,8 @@ export class Chart {
 // ---------------------------------------------------------------- paths
 
 function linePath(pairs, x, y) {
-  return pairs.map(([step, value], index) => `${index ? "L" : "M"}${pixel(x(step))} ${pixel(y(value))}`).join("");
+  const path = pairs.map(([step, value], index) => `${index ? "L" : "M"}${pixel(x(step))} ${pixel(y(value))}`).join("");
+  return pairs.length === 1 ? `${path}h0` : path; // a line of no length is drawn as a dot
 }
 
 /** From the highest of each column back along the lowest. */

@@ -69,9 +69,9 @@ for (const [name, make] of Object.entries(STATES)) {
   figure.append(caption, node);
   document.querySelector("main").append(figure);
   panel.show(make());
+  if (name === "connection lost") panel.connected(false);
   panel.render();
   node.style.height = `${panel.height}px`;
-  if (name === "connection lost") panel.connected(false);
   window.measured[name] = () => {
     const began = performance.now();
     panel.chart.draw();
