@@ -6,7 +6,7 @@ takes every tensor of a network and iterates in fp32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -67,19 +67,23 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             moving = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for matrix in (parameter for parameter in moving if parameter.ndim == 2):
-                self._step_matrix(matrix, group)
+            self._step_matrices([parameter for parameter in moving if parameter.ndim == 2], group)
             self._step_others([parameter for parameter in moving if parameter.ndim != 2], group)
 
-    def _step_matrix(self, matrix: nn.Parameter, group: dict) -> None:
+    def _step_matrices(self, matrices: list[nn.Parameter], group: dict) -> None:
+        updates = orthogonal([self._momentum(matrix) for matrix in matrices])
+        for matrix, update in zip(matrices, updates, strict=True):
+            matrix.mul_(1 - group["lr"] * group["weight_decay"])
+            matrix.add_(update, alpha=-group["lr"] * ADAM_RMS * max(matrix.shape) ** 0.5)
+
+    def _momentum(self, matrix: nn.Parameter) -> Tensor:
+        """Nesterov's: the average after this gradient, led on by the gradient once more."""
         state, gradient = self.state[matrix], matrix.grad
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(matrix)
         state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-        update = orthogonal(torch.lerp(gradient, state["momentum"], MOMENTUM))
-        matrix.mul_(1 - group["lr"] * group["weight_decay"])
-        matrix.add_(update, alpha=-group["lr"] * ADAM_RMS * max(matrix.shape) ** 0.5)
+        return torch.lerp(gradient, state["momentum"], MOMENTUM)
 
     def _step_others(self, parameters: list[nn.Parameter], group: dict) -> None:
         for state, parameter in ((self.state[parameter], parameter) for parameter in parameters):
@@ -99,19 +103,32 @@ class Muon(torch.optim.Optimizer):
         )  # fmt: skip
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrix to [M, N], roughly: five Newton-Schulz steps of order five.
+def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """For each matrix [M, N] roughly the nearest (semi-)orthogonal one, by five Newton-Schulz steps of order five.
 
-    Every step multiplies by a polynomial of the Gram matrix from the left, so the steps run on the small square matrix alone and reach the
-    wide one once, at the end.
+    Every step multiplies by a polynomial of the Gram matrix from the left, so the steps run on small square matrices, all of one size together,
+    and reach the wide ones once, at the end.
     """
+    wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
+    scaled = [matrix / (matrix.norm() + 1e-7) for matrix in wide]
+    made: list[Tensor] = list(scaled)
+    for side in {len(matrix) for matrix in scaled}:
+        places = [place for place, matrix in enumerate(scaled) if len(matrix) == side]
+        factors = _newton_schulz(torch.stack([scaled[place] @ scaled[place].T for place in places]))
+        for place, factor in zip(places, factors, strict=True):
+            made[place] = factor @ scaled[place]
+    return [x.T if matrix.shape[0] > matrix.shape[1] else x for x, matrix in zip(made, matrices, strict=True)]
+
+
+def _newton_schulz(gram: Tensor) -> Tensor:
+    """From Gram matrices x x^T [B, M, M] the factors [B, M, M] that bring the singular values of each x near to 1."""
     a, b, c = NEWTON_SCHULZ
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x / (x.norm() + 1e-7)
-    gram, product = x @ x.T, torch.eye(len(x), device=x.device)
-    for _ in range(NEWTON_SCHULZ_STEPS):
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal().add_(a)
-        product, gram = factor @ product, factor @ gram @ factor
-    x = product @ x
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+    identity = a * torch.eye(gram.shape[-1], device=gram.device)
+    product = None
+    for step in range(NEWTON_SCHULZ_STEPS):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c) + identity
+        product = factor if product is None else factor @ product
+        if step + 1 < NEWTON_SCHULZ_STEPS:
+            gram = factor @ gram @ factor
+    assert product is not None
+    return product
