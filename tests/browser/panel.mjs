@@ -11,7 +11,7 @@ import { newPage, require, startBrowser } from "./tools.mjs";
 
 const [url, workflowPath, folder, name, settings] = process.argv.slice(2);
 const STEPS = 40;
-const LONG = { timeout: 240_000 };
+const LONG = { timeout: Number(process.env.BROWSER_SECONDS ?? 240) * 1000 };
 const workflow = JSON.parse(await readFile(workflowPath, "utf8"));
 const browser = await startBrowser();
 
@@ -23,7 +23,7 @@ const picture = (page, what) => page.screenshot({ path: join(folder, `${name}_${
 
 async function open(page) {
   await page.goto(url, LONG);
-  await page.waitForFunction(() => window.app?.graph && window.app?.canvas && document.querySelector("canvas"), null, LONG);
+  await page.waitForFunction(() => window.comfyAPI?.app?.app?.graph && window.comfyAPI.app.app.canvas && document.querySelector("canvas"), null, LONG);
   await page.waitForTimeout(2000);
   await page.keyboard.press("Escape");
 }
@@ -31,11 +31,11 @@ async function open(page) {
 /** Shows the workflow with its Train Steps node in the middle at full size. */
 async function load(page) {
   await page.evaluate(async ({ graph, steps }) => {
-    await window.app.loadGraphData(graph);
-    const node = window.app.graph._nodes.find((each) => each.type === "GraftTrainSteps");
+    await window.comfyAPI.app.app.loadGraphData(graph);
+    const node = window.comfyAPI.app.app.graph._nodes.find((each) => each.type === "GraftTrainSteps");
     node.widgets.find((widget) => widget.name === "steps").value = steps;
-    window.app.graph._nodes.find((each) => each.type === "GraftNanoFlux").connect(2, node, node.findInputSlot("vae"));
-    const { canvas } = window.app;
+    window.comfyAPI.app.app.graph._nodes.find((each) => each.type === "GraftNanoFlux").connect(2, node, node.findInputSlot("vae"));
+    const { canvas } = window.comfyAPI.app.app;
     canvas.ds.scale = 1;
     canvas.ds.offset[0] = -node.pos[0] + 400;
     canvas.ds.offset[1] = -node.pos[1] + 200;
@@ -45,7 +45,7 @@ async function load(page) {
   await page.waitForTimeout(1500);
 }
 
-const run = (page) => page.evaluate(() => window.app.queuePrompt(0));
+const run = (page) => page.evaluate(() => window.comfyAPI.app.app.queuePrompt(0));
 
 async function ended(page) {
   await page.waitForFunction(async () => {
@@ -68,7 +68,7 @@ try {
   await picture(page, "2_running");
 
   await page.reload(LONG);
-  await page.waitForFunction(() => window.app?.graph && document.querySelector("canvas"), null, LONG);
+  await page.waitForFunction(() => window.comfyAPI?.app?.app?.canvas && document.querySelector("canvas"), null, LONG);
   await page.waitForTimeout(2500);
   await load(page);
   await atStep(page, 3);
