@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,18 @@ from torch import Tensor
 
 from ..training.errors import InputError
 from ..training.files.fingerprint import fingerprint as hashed
+from ..training.files.held import (
+    Held,
+    HeldWeights,
+    Made,
+    Stored,
+    gathered,
+    held_again,
+    held_on_request,
+    requested_fingerprint,
+    require_form,
+    stored_of,
+)
 from ..training.models.flux import Flux, FluxConfig
 from .comfy_sizes import agree, detected_sizes, original_name, shapes_of, true_sizes
 from .comfy_source import lasting_fingerprint
@@ -18,11 +30,17 @@ from .comfy_weights import read_weights, remember_fingerprint
 
 PREFIX = "diffusion_model."
 REPORT = "graft_report"
+FORM = "graft_form"
+"""Attachment: the 8-bit form in which trainings are to hold the model."""
+PACKING = "graft_packing"
+"""Attachment: {name: (dtype, scale)} of the weights that came from an 8-bit file; their 8 bits follow from their numbers (held_again)."""
 LATENT_CHANNELS = 16
 
 
 def make_model(weights: Mapping[str, Tensor], report: Any, fingerprint: str | None) -> Any:
     """A ModelPatcher whose module holds copies of these weights, in their own dtype; ComfyUI computes in what the device can.
+
+    Weights in 8 bits are unpacked for it, and read from it in 8 bits again.
 
     Raises:
         InputError: they are not exactly the tensors of a FLUX.
@@ -33,18 +51,23 @@ def make_model(weights: Mapping[str, Tensor], report: Any, fingerprint: str | No
     patcher = _by_stock_loader(weights, dtype) if agree(detected, true) else _with_sizes({**detected, **true}, weights, dtype)
     if report is not None:
         patcher.set_attachments(REPORT, report)
+    if isinstance(weights, HeldWeights):
+        held = {name: value for name, value in weights.stored.items() if isinstance(value, Held)}
+        patcher.set_attachments(PACKING, {name: (value.stored.dtype, value.scale) for name, value in held.items()})
     remember_fingerprint(patcher, fingerprint or hashed(weights))
     return patcher
 
 
-def model_weights(model: Any, notes: Path | None = None) -> tuple[dict[str, Tensor], str]:
+def model_weights(model: Any, notes: Path | None = None) -> tuple[Mapping[str, Tensor], str]:
     """The weights of any FLUX MODEL by their original names, patches applied, and their fingerprint (remembered in the folder `notes`).
+
+    Matrices of blocks that are in 8 bits stay so, unless something is patched into them.
 
     Raises:
         InputError: another kind of model, or one whose weights cannot be read.
     """
     weights = _weights(model)
-    return weights, lasting_fingerprint(model, lambda: weights, notes)
+    return _in_form(model, weights), _fingerprint(model, lambda: weights, notes)
 
 
 def model_fingerprint(model: Any, notes: Path | None = None) -> str:
@@ -54,14 +77,51 @@ def model_fingerprint(model: Any, notes: Path | None = None) -> str:
         InputError: as `model_weights`.
     """
     _require_flux(model)
-    return lasting_fingerprint(model, lambda: _weights(model), notes)
+    return _fingerprint(model, lambda: _weights(model), notes)
 
 
-def _weights(model: Any) -> dict[str, Tensor]:
+def hold_model(model: Any, form: str) -> Any:
+    """A clone that `model_weights` reads in an 8-bit form; ComfyUI computes with it as before.
+
+    Raises:
+        InputError: no FLUX, or no such form.
+    """
     _require_flux(model)
-    weights = {original_name(name): tensor for name, tensor in read_weights(model, PREFIX, "MODEL").items()}
+    clone = model.clone()
+    clone.set_attachments(FORM, require_form(form))
+    return clone
+
+
+def _weights(model: Any) -> Mapping[str, Tensor]:
+    _require_flux(model)
+    weights = gathered({original_name(name): value for name, value in stored_of(read_weights(model, PREFIX, "MODEL")).items()})
     _require_text_to_image(weights)
-    return weights
+    return _repacked(weights, model.get_attachment(PACKING) or {}, {name.removeprefix(PREFIX) for name in model.patches})
+
+
+def _repacked(weights: Mapping[str, Tensor], packing: Mapping[str, tuple[torch.dtype, Tensor | None]], patched: set[str]) -> Mapping[str, Tensor]:
+    """Weights that came from an 8-bit file in their 8 bits again, each when it is asked for."""
+
+    def make(name: str) -> Stored:
+        weight = weights[name]
+        untouched = name in packing and name not in patched and weight.dtype == torch.bfloat16
+        return held_again(weight, packing[name][0], _on(weight, packing[name][1])) if untouched else weight
+
+    return HeldWeights(Made(weights, make), shapes_of(weights)) if packing else weights
+
+
+def _on(weight: Tensor, scale: Tensor | None) -> Tensor | None:
+    return None if scale is None else scale.to(weight.device)
+
+
+def _in_form(model: Any, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    form = model.get_attachment(FORM)
+    return held_on_request(weights, form) if form else weights
+
+
+def _fingerprint(model: Any, read: Callable[[], Mapping[str, Tensor]], notes: Path | None) -> str:
+    found, form = lasting_fingerprint(model, read, notes), model.get_attachment(FORM)
+    return requested_fingerprint(found, form) if form else found
 
 
 def _by_stock_loader(weights: Mapping[str, Tensor], dtype: torch.dtype) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..training.files.held import shapes_of as shapes_by_name
 from ..training.models.flux import FluxConfig
 
 NORM_ENDINGS = ("query_norm.", "key_norm.")
@@ -39,7 +40,7 @@ def true_sizes(config: FluxConfig) -> dict[str, Any]:
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    return shapes_by_name(weights)
 
 
 def agree(detected: Mapping[str, Any], true: Mapping[str, Any]) -> bool:

@@ -66,6 +66,12 @@ class Host(Protocol):
     def model_fingerprint(self, model: Any) -> str:
         """That fingerprint alone: nothing is read where it is remembered, by this process or an earlier one."""
 
+    def hold_model(self, model: Any, form: str) -> Any:
+        """Another MODEL whose weights, as `model_weights` gives them, are in 8 bits (training.files.held.FORMS), with a fingerprint of its own.
+
+        What the host itself samples with stays as it is.
+        """
+
     def make_clip(self, text_encoder: Any, fingerprint: str | None = None) -> Any:
         """A CLIP from a text encoder of the engine (`encode(list[str]) -> (tokens, pooled)`)."""
 

@@ -93,6 +93,11 @@ class ComfyHost:
 
         return model_fingerprint(model, self._fingerprints())
 
+    def hold_model(self, model: Any, form: str) -> Any:
+        from .comfy_model import hold_model
+
+        return hold_model(model, form)
+
     def make_clip(self, text_encoder: Any, fingerprint: str | None = None) -> Any:
         from .comfy_text import make_clip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,10 +94,19 @@ class HeadlessHost:
         return Model(weights, fingerprint or _fingerprint(weights), report)
 
     def model_weights(self, model: Model) -> tuple[Mapping[str, torch.Tensor], str]:
-        return model.weights, model.fingerprint
+        from ...training.files.held import held_on_request
+
+        return held_on_request(model.weights, model.form) if model.form else model.weights, self.model_fingerprint(model)
 
     def model_fingerprint(self, model: Model) -> str:
-        return model.fingerprint
+        from ...training.files.held import requested_fingerprint
+
+        return requested_fingerprint(model.fingerprint, model.form) if model.form else model.fingerprint
+
+    def hold_model(self, model: Model, form: str) -> Model:
+        from ...training.files.held import require_form
+
+        return replace(model, form=require_form(form))
 
     def make_clip(self, text_encoder: Any, fingerprint: str | None = None) -> Clip:
         from .values import Clip
@@ -131,7 +141,9 @@ class HeadlessHost:
     def apply_lora(self, model: Model, tensors: Mapping[str, torch.Tensor], strength: float) -> Model:
         from ...training.files.lora_apply import with_lora
 
-        return model if strength == 0 else self.make_model(with_lora(model.weights, tensors, strength), model.report)
+        if strength == 0:
+            return model
+        return replace(self.make_model(with_lora(model.weights, tensors, strength), model.report), form=model.form)
 
     def vae_fingerprint(self, vae: Vae) -> str:
         return vae.fingerprint

@@ -20,6 +20,8 @@ class Model:
     fingerprint: str
     report: Any = None
     """What loading told about precision, or None."""
+    form: str = ""
+    """The 8-bit form in which trainings are to hold it (training.files.held.FORMS); empty: as it is."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -230,8 +230,9 @@ def results_of(model: Any, conditions: Any, empty: Any) -> Any:
 
 @measurement
 def quantised() -> Any:
-    """A MODEL in scaled fp8, as ComfyUI loads it, is read as what its numbers stand for."""
+    """A MODEL in scaled fp8, as ComfyUI loads it, is read as what its numbers stand for, and stays in 8 bits for a training."""
     import torch
+    from graft.training.files.held import stored_of
 
     weights, name = dict(nano().transformer), "double_blocks.1.img_mlp.0"
     packed = (weights[f"{name}.weight"].float() / 0.25).to(torch.float8_e4m3fn)
@@ -247,8 +248,38 @@ def quantised() -> Any:
         "difference": difference(found[f"{name}.weight"], expected),
         "lost": difference(found[f"{name}.weight"], weights[f"{name}.weight"]),
         "names": sorted(found) == sorted(weights),
+        "stays_in_8_bits": type(stored_of(found)[f"{name}.weight"]).__name__,
+        "plain_stays_in_8_bits": type(stored_of(host().model_weights(plain)[0])[f"{name}.weight"]).__name__,
         "plain_fp8": difference(host().model_weights(plain)[0]["img_in.weight"], weights["img_in.weight"].to(torch.float8_e4m3fn).float()),
     }
+
+
+@measurement
+def bases_in_8_bits() -> Any:
+    """Models of our own loader in 8 bits, and models put into 8 bits on request."""
+    import torch
+    from graft.nodes.hold import HoldIn8Bit
+    from graft.training.files.held import Held, HeldWeights, stored_of
+
+    weights, name = dict(nano().transformer), "double_blocks.1.img_mlp.0.weight"
+    scale = torch.full((len(weights[name]), 1), 0.02)
+    held = Held((weights[name].float() / scale).clamp(-448, 448).to(torch.float8_e4m3fn), scale)
+    stored = {**weights, name: held}
+    loaded = host().make_model(HeldWeights(stored, {key: tuple(value.shape) for key, value in stored.items()}), fingerprint="known")
+    again = stored_of(host().model_weights(loaded)[0])[name]
+    patched = loaded.clone()
+    patched.add_patches({f"diffusion_model.{name}": ("diff", (torch.ones_like(weights[name]),))})
+    of_patched = stored_of(host().model_weights(patched)[0])[name]
+    (requested,) = HoldIn8Bit().execute(host().make_model(weights, fingerprint="nano"), "int8")
+    of_requested, fingerprint = host().model_weights(requested)
+    return {
+        "again": type(again).__name__, "bytes": int((again.stored.view(torch.uint8) != held.stored.view(torch.uint8)).sum()),
+        "read_by_comfyui": difference(dict(loaded.model.named_parameters())[f"diffusion_model.{name}"], held.numbers()),
+        "patched": difference(of_patched, (held.numbers().float() + 1).bfloat16()) if isinstance(of_patched, torch.Tensor) else "held",
+        "requested": str(stored_of(of_requested)[name].stored.dtype), "error": difference(of_requested[name], weights[name]),
+        "another_base": fingerprint != "nano" and fingerprint == host().model_fingerprint(requested.clone()),
+        "sampled_as_before": difference(dict(requested.model.named_parameters())[f"diffusion_model.{name}"], weights[name]),
+    }  # fmt: skip
 
 
 def stock_model(weights: Any, dtype: Any = None) -> Any:

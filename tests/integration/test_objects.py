@@ -56,8 +56,15 @@ def test_sampling(figures: Any):
         assert figures[name]["difference"] < 5 * FP32 < 0.1 < figures[name]["spread"], name
 
 
+def test_bases_in_8_bits(figures: Any):
+    assert figures["again"] == "Held" and figures["bytes"] == figures["read_by_comfyui"] == figures["patched"] == 0
+    assert figures["requested"] == "torch.int8" and 0 < figures["error"] < 0.02
+    assert figures["another_base"] and figures["sampled_as_before"] == 0
+
+
 def test_quantised(figures: Any):
     assert figures["names"] and figures["difference"] == figures["plain_fp8"] == 0 < figures["lost"]
+    assert figures["stays_in_8_bits"] == figures["plain_stays_in_8_bits"] == "Held"
     assert figures["held_as"] in ("QuantizedTensor", "torch.float8_e4m3fn") and figures["read_as"] == "torch.bfloat16"
 
 

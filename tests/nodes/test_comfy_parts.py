@@ -28,6 +28,9 @@ class Patcher(SimpleNamespace):
     def __init__(self, model: nn.Module, **changes: Any) -> None:
         super().__init__(**{"model": model, "patches": {}, "patches_uuid": 1, "backup": {}, "hook_backup": {}, **changes})
 
+    def get_attachment(self, key: str) -> Any:
+        return None
+
 
 def scaled_layer() -> nn.Module:
     """A layer that holds its weight in fp8 with a scale, as ComfyUI's scaled-fp8 layers do."""

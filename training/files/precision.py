@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,7 +181,7 @@ def _load_all(
     try:
         with header.path.open("rb") as file:
             for name, parts in sources.items():
-                load = load_held if _stays_in_8_bits(header, name, parts) else load_bf16
+                load: Callable[..., Stored] = load_held if _stays_in_8_bits(header, name, parts) else load_bf16
                 weights[name] = _fused(name, [load(file, header, part, found.quantisation, tally, progress) for part in parts], found.layout)
                 progress.advance(len(weights))
     finally:

@@ -375,5 +375,5 @@ def adopt(model: nn.Module, weights: Mapping[str, Tensor], subject: str) -> None
             remedy="Choose a matching file.",
         )  # fmt: skip
     stored = dict(stored_of(weights))
-    held = hold(model, stored)
-    model.load_state_dict({name: normal(tensor) for name, tensor in stored.items() if name not in held}, assign=True)
+    hold(model, stored)
+    model.load_state_dict({name: normal(value) for name, value in stored.items() if isinstance(value, Tensor)}, assign=True)

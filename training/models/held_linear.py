@@ -66,21 +66,27 @@ class _Unpacking(torch.autograd.Function):
         return gradient @ _in_dtype_of(gradient, qweight, scale_bits, ctx.form), None, None, None, None
 
 
-def hold(model: nn.Module, stored: Mapping[str, Stored]) -> set[str]:
-    """Puts held layers into `model` where their weights come in 8 bits; the names of these weights."""
-    names = {name: value for name, value in stored.items() if isinstance(value, Held)}
-    for name, value in names.items():
+def hold(model: nn.Module, stored: Mapping[str, Stored]) -> None:
+    """Puts held layers into `model` where their weights come in 8 bits."""
+    for name, value in ((name, value) for name, value in stored.items() if isinstance(value, Held)):
         place, _, child = name.removesuffix(".weight").rpartition(".")
         layer = model.get_submodule(place).get_submodule(child)
         assert isinstance(layer, nn.Linear), f"{name} is held in 8 bits and belongs to no linear layer"
         setattr(model.get_submodule(place), child, HeldLinear(value, layer.bias))
-    return set(names)
 
 
 def weights_of(model: nn.Module) -> Mapping[str, Tensor]:
-    """The weights of a module by name, as `state_dict` gives them; held ones are unpacked when they are read."""
-    held = {f"{name}.weight": module.held for name, module in model.named_modules() if isinstance(module, HeldLinear)}
-    return gathered({**model.state_dict(), **held})
+    """The weights of a module by name, in the order in which `state_dict` would give them; held ones are unpacked when they are read.
+
+    The order matters: whatever is summed over layers (a gradient's length) is to come out the same to the last bit.
+    """
+    stored: dict[str, Stored] = {}
+    for place, module in model.named_modules():
+        prefix = f"{place}." if place else ""
+        if isinstance(module, HeldLinear):
+            stored[f"{prefix}weight"] = module.held
+        stored |= {prefix + name: parameter.detach() for name, parameter in module.named_parameters(recurse=False)}
+    return gathered(stored)
 
 
 def _held(qweight: Tensor, scale_bits: Tensor | None, form: torch.dtype) -> Held:
