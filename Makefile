@@ -14,7 +14,7 @@ PLAYWRIGHT ?= $(HOME)/.cache/graft-browser
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo   train a Canny ControlNet on the built-in nano FLUX and show what came of it (about 12 minutes on 2 cores)"
+	@echo "make demo   train a Canny ControlNet on the built-in nano FLUX and show what came of it (about 8 minutes on 2 cores)"
 	@echo "make test   all checks and tests (under 15 minutes on 2 cores)"
 	@echo "make quick  the quick tests only (under 2 minutes)"
 	@echo "make lint   ruff and mypy"
