@@ -73,8 +73,8 @@ class MemorySize(BenchSize):
 _FEW_TOKENS: dict[str, Any] = {
     "context_width": 64, "vector_width": 64, "picture_px": 32, "text_tokens": 4, "batch": 1, "compute": "bf16"
 }  # fmt: skip
-SMALL = MemorySize(hidden_size=256, double_depth=8, single_depth=16, rank=1, blocks="double_blocks.0", **_FEW_TOKENS)
-"""65 MB of weights: for tests."""
+SMALL = MemorySize(hidden_size=512, double_depth=4, single_depth=6, rank=1, blocks="double_blocks.0", **_FEW_TOKENS)
+"""0.12 GB of weights: for tests."""
 LARGE = MemorySize(hidden_size=1024, double_depth=6, single_depth=12, **_FEW_TOKENS)
 """0.85 GB of weights."""
 

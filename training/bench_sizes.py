@@ -73,7 +73,7 @@ class BenchSize:
         )
 
     def facts(self) -> dict[str, Any]:
-        return {**asdict(self), "image_tokens": self.image_tokens}
+        return {**asdict(self), "axes": list(self.axes), "image_tokens": self.image_tokens}  # as they are read back from JSON
 
 
 _NANO: dict[str, Any] = {"hidden_size": 256, "double_depth": 2, "single_depth": 4, "context_width": 128, "vector_width": 64, "compute": "fp32"}

@@ -57,8 +57,11 @@ def make_tiny_data(folder: Path, hint_form: str = "pixels") -> Encoded:
 
 
 @pytest.fixture(scope="session")
-def tiny_base() -> LoadedBase:
-    return make_tiny_base()
+def tiny_base() -> Iterator[LoadedBase]:
+    """One for all tests, so none may change it."""
+    base = make_tiny_base()
+    yield base
+    assert fingerprint(base.model.state_dict()) == base.fingerprint, "a test changed the base that it shares with all the others"
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from graft.training.data.batches import held_out_batch
 from graft.training.files.fingerprint import fingerprint
@@ -42,7 +44,7 @@ def test_they_are_the_pictures_that_the_sampler_makes_of_the_same_weights(tiny_l
     learner = tiny_learner()
     batch = held_out_batch(tiny_data, range(2))
     noise = picture_noise(range(2), *batch.latents.shape[1:])
-    model, network = tiny_base.model.float(), learner.trainable.module
+    model, network = copy.deepcopy(tiny_base.model).float(), learner.trainable.module
     expected = sample(model, batch.text, batch.pooled, noise, steps=3, controlnet=network, hint=batch.hint)
     torch.testing.assert_close(preview_latents(learner, tiny_data, SETTINGS), expected, atol=2e-4, rtol=2e-4)
     assert network.training

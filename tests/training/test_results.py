@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -130,7 +131,7 @@ def decode(latents: torch.Tensor) -> torch.Tensor:
 
 
 def validate(state: State, base: LoadedBase, data: Encoded, **settings: object):
-    model = base.model.float()
+    model = copy.deepcopy(base.model).float()
     network = controlnet_from_weights({k: v.float() for k, v in exported_control_net(state).weights.items()}, model.config.axes)
     return validate_controlnet(model, network, data, decode, ValidationSettings(steps=2, **settings))
 

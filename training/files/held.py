@@ -24,6 +24,8 @@ STORED_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2, torch.int8)
 FORMS: dict[str, torch.dtype] = {"int8": torch.int8, "fp8 e4m3fn": torch.float8_e4m3fn}
 """What a weight can be put into on request, with a scale for each row."""
 _LARGEST: dict[torch.dtype, float] = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+_NUMBERS_AT_ONCE = 2**18
+"""That are in fp32 while a weight is put into 8 bits: the largest of a FLUX would take 0.8 GB if it were done at once."""
 _BLOCKS = ("double_blocks.", "single_blocks.")
 
 
@@ -163,13 +165,23 @@ def in_8_bits(weight: Tensor, form: str, name: str = "weight") -> Held:
         InputError: infinities or NaN in it.
     """
     dtype = FORMS[require_form(form)]
-    largest, numbers = _LARGEST[dtype], weight.detach().float()
+    stored = torch.empty(weight.shape, dtype=dtype, device=weight.device)
+    scale = torch.empty(weight.shape[0], 1, dtype=torch.float32, device=weight.device)
+    rows_at_once = max(1, _NUMBERS_AT_ONCE // max(1, weight.shape[1]))
+    for start in range(0, weight.shape[0], rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        stored[rows], scale[rows] = _rows_in_8_bits(weight[rows].detach().float(), dtype, name)
+    return Held(stored, scale)
+
+
+def _rows_in_8_bits(numbers: Tensor, dtype: torch.dtype, name: str) -> tuple[Tensor, Tensor]:
     extent = numbers.abs().amax(dim=1, keepdim=True)
     if not bool(torch.isfinite(extent).all()):
         raise InputError(name, expected="finite values", found="infinities or NaN", remedy="Use another edition of the base.")
+    largest = _LARGEST[dtype]
     scale = (extent / largest).clamp_min(torch.finfo(torch.float32).tiny)
     steps = (numbers / scale).clamp_(-largest, largest)
-    return Held((steps.round_() if dtype == torch.int8 else steps).to(dtype), scale)
+    return (steps.round_() if dtype == torch.int8 else steps).to(dtype), scale
 
 
 def held_again(weight: Tensor, dtype: torch.dtype, scale: Tensor | None) -> Stored:
