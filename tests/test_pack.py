@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 def run(code: str) -> str:
     """Runs Python in a fresh process outside the project folder and returns what it prints."""
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=ROOT.parent, check=False)
+    with TemporaryDirectory() as empty:  # any other folder might hold another `graft`
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=empty, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
