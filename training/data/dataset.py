@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from ..errors import InputError
 from .canny import CannyRecipe
+from .framing import Framing
+from .known import KnownFiles
+
+if TYPE_CHECKING:
+    from .sources.place import Place
 
 RESOLUTION_STEP_PX = 16
 PROBLEMS_SHOWN = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture with its caption, known by content."""
+    """One picture with its caption, known by content. It holds no picture."""
 
     name: str
-    """What the user knows it by: a file's name, a place in a batch."""
+    """What the user knows it by: a file's name, a place in a batch. No two of a data set are the same."""
     caption: str
     digest: str
     """SHA-256 of the picture, before it is scaled."""
     hint_digest: str = ""
     """SHA-256 of its hint, where hints are given as pictures."""
+    captions: tuple[str, ...] = ()
+    """The texts of which each epoch draws one, where captions vary; empty where `caption` is the only one."""
+    size_px: tuple[int, int] = (0, 0)
+    """Width and height of the upright picture, before it is scaled; needed where pictures go into buckets."""
+    repeats: int = 1
+    """How often it comes in each epoch. Copies are drawn, shuffled and cropped like pictures of their own."""
+    weight: float = 1.0
+    """How often it comes for each repeat: 0.5 is in every second epoch. Times per epoch are repeats * weight."""
+    is_held_out: bool = False
+    """Whether its source is one that is never trained on."""
+    place: Place | None = field(default=None, compare=False, repr=False)
+    """Where the picture lies: `place.picture(digest)` gives it upright in its own size."""
+    hint_place: Place | None = field(default=None, compare=False, repr=False)
+    """The same for its given hint, by `hint_digest`."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,10 @@ class Dataset(Protocol):
         """Side of the square to which every picture is scaled and cropped at its centre."""
 
     @property
+    def framing(self) -> Framing:
+        """How pictures are cut to size: framing.PLAIN for squares, or buckets, mirrored and turned views."""
+
+    @property
     def hint(self) -> HintRecipe:
         """How hints come about."""
 
@@ -81,14 +104,33 @@ class Dataset(Protocol):
     def on_unreadable(self) -> Literal["stop", "skip"]:
         """What to do about pictures that turn out to be unreadable."""
 
-    def scan(self) -> tuple[Sample, ...]:
-        """All samples. Raises InputError listing what is wrong with them."""
+    def scan(self, known: KnownFiles | None = None) -> tuple[Sample, ...]:
+        """All samples. Raises InputError listing what is wrong with them.
+
+        Args:
+            known: what earlier calls learnt of files that have not changed, so that they are not read again; filled with what is learnt now.
+        """
+
+    def stamp(self) -> str:
+        """Stands for names, sizes and times of all files and for all settings: `scan` gives the same while it is the same.
+
+        Nothing is read for it. Empty if it cannot be told.
+        """
+
+    def split(self, samples: Sequence[Sample]) -> tuple[list[int], list[int]]:
+        """Positions of the samples to train on, and of those to validate with, both in their order. Raises InputError: none to train on."""
 
     def read(self, sample: Sample) -> np.ndarray:
         """Its picture, uint8 RGB [resolution_px, resolution_px, 3]. Raises UnreadablePictureError."""
 
+    def read_whole(self, sample: Sample) -> np.ndarray:
+        """Its picture as it is, decoded and upright, uint8 RGB [H, W, 3]. Asked for where `framing` is not plain."""
+
     def read_hint(self, sample: Sample) -> np.ndarray:
         """Its given hint, scaled and cropped like the picture, uint8 RGB. Raises InputError."""
+
+    def read_whole_hint(self, sample: Sample) -> np.ndarray:
+        """Its given hint as it is, of the picture's proportions, uint8 RGB. Asked for where `framing` is not plain."""
 
     def key(self, samples: Sequence[Sample] | None = None) -> str:
         """A hash of everything that training sees."""

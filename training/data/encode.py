@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..files.write import require_writable_folder
 from ..flux_space import FLUX_LATENT_SPACE, LatentSpace
 from ..progress import NO_PROGRESS, Progress
-from .dataset import Dataset, GivenHints, Sample, split_held_out
+from .dataset import Dataset, GivenHints, Sample
 from .encode_latents import ImageEncoder, LatentParts
 from .encode_pictures import PictureParts
 from .encode_text import TextEncoder, TextParts
@@ -122,12 +122,9 @@ def _handle(key: str, pictures: PictureParts, parts: dict[str, Rows], hint_form:
     skipped = pictures.skipped(parts["pictures"])
     text_rows = {caption: row for row, caption in enumerate(_captions(samples))}
     unusable = {problem.name for problem in skipped}
-    usable = [
-        EncodedSample(sample.name, sample.digest, sample.caption, row, text_rows[sample.caption])
-        for row, sample in enumerate(samples)
-        if sample.name not in unusable
-    ]
-    train, held_out = split_held_out([sample.digest for sample in usable], dataset.held_out)
+    read = [(row, sample) for row, sample in enumerate(samples) if sample.name not in unusable]
+    usable = [EncodedSample(sample.name, sample.digest, sample.caption, row, text_rows[sample.caption]) for row, sample in read]
+    train, held_out = dataset.split([sample for _, sample in read])
     logger.info("%d samples to train on, %d held out, %d files in all", len(train), len(held_out), len(samples))
     return Encoded(
         folder=pictures.shelf.folder, key=content_key(key, sorted(unusable)), resolution_px=dataset.resolution_px, recipe=dataset.hint,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,19 +11,22 @@ from typing import Literal
 import numpy as np
 
 from ..errors import InputError
-from ..files.digest import KnownDigests, stamp_of
 from .canny import CannyRecipe
 from .dataset import Problem, Sample, list_problems, require_held_out, require_resolution, split_held_out
+from .framing import PLAIN, Framing
 from .keys import content_key
-from .picture import decode_picture, fit_square, read_file, read_picture
-from .picture_header import UnreadablePictureError, read_picture_header
+from .known import IN_MEMORY, KnownFiles
+from .picture import fit_square, read_picture
+from .sources.folder_tree import PICTURE_ENDINGS, FolderTree
+from .sources.record import Record
+from .sources.scan import CAPTION_LIMIT_BYTES, MISSING_CAPTION, Scanner
 
-__all__ = ["PICTURE_ENDINGS", "ImageFolder", "Problem", "Sample", "list_problems", "picture_files", "read_picture", "split_held_out"]
+__all__ = [
+    "CAPTION_LIMIT_BYTES", "PICTURE_ENDINGS", "ImageFolder", "Problem", "Sample", "list_problems", "picture_files", "read_picture",
+    "split_held_out",
+]  # fmt: skip
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 CAPTION_ENDING = ".txt"
-CAPTION_LIMIT_BYTES = 64 * 1024
-_READERS = 4
 # Part of every key: raise it when the same files would give other pictures or captions.
 _DATA_VERSION = 1
 
@@ -52,28 +53,45 @@ class ImageFolder:
     """What to do about pictures or captions that cannot be read: list them and stop, or leave them out."""
     caption_missing: Literal["stop", "empty"] = "stop"
     """What to do about pictures without a caption: list them and stop, or train them with the empty caption."""
+    framing: Framing = PLAIN
+    """Buckets, mirrored and turned views; the default is the square."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
         require_resolution(self.resolution_px)
         require_held_out(self.held_out)
+        if self.framing.buckets is not None:
+            self.framing.buckets.require_resolution(self.resolution_px)
         _require_choice("on_unreadable", self.on_unreadable, ("stop", "skip"))
         _require_choice("caption_missing", self.caption_missing, ("stop", "empty"))
 
-    def scan(self) -> tuple[Sample, ...]:
+    @property
+    def source(self) -> FolderTree:
+        """The pictures as records."""
+        return FolderTree(self.path, nested=False, names_unread=False, caption_endings=(CAPTION_ENDING,), subject_kind="image folder")
+
+    def scan(self, known: KnownFiles | None = None) -> tuple[Sample, ...]:
         """Reads every picture's header and every caption, in the order of their names.
 
         Raises:
             InputError: no folder, no pictures, too few for the held-out ones; or unreadable files or missing captions, all listed.
         """
-        pictures = picture_files(self.path)
-        captions = {path.stem: path for path in _list_files(self.path) if path.suffix.lower() == CAPTION_ENDING}
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="graft-scan") as readers:
-            found = list(readers.map(lambda path: self._examine(path, captions.get(path.stem)), pictures))
+        known = IN_MEMORY if known is None else known
+        found = list(Scanner(self.caption_missing, known).samples(self.source.entries()))
+        known.save()
+        if not found:
+            raise _no_pictures(self.path)
         samples = tuple(entry for entry in found if isinstance(entry, Sample))
         self.refuse_or_skip(entry for entry in found if isinstance(entry, Problem))
-        split_held_out([sample.digest for sample in samples], self.held_out)
+        self.split(samples)
         return samples
+
+    def stamp(self) -> str:
+        files = self.source.stamp()
+        return content_key("image folder", _DATA_VERSION, files, str(self)) if files else ""
+
+    def split(self, samples: Sequence[Sample]) -> tuple[list[int], list[int]]:
+        return split_held_out([sample.digest for sample in samples], self.held_out)
 
     def read(self, sample: Sample) -> np.ndarray:
         """The sample's picture, uint8 RGB [resolution_px, resolution_px, 3].
@@ -81,13 +99,23 @@ class ImageFolder:
         Raises:
             UnreadablePictureError: it cannot be decoded, or is no longer the file that was scanned.
         """
-        data = read_file(self.path / sample.name)
-        if hashlib.sha256(data).hexdigest() != sample.digest:
-            raise UnreadablePictureError("was changed while it was in use")
-        return fit_square(decode_picture(data), self.resolution_px)
+        return fit_square(self.read_whole(sample), self.resolution_px)
+
+    def read_whole(self, sample: Sample) -> np.ndarray:
+        """The sample's picture, uint8 RGB [H, W, 3], upright and not scaled.
+
+        Raises:
+            UnreadablePictureError: it cannot be decoded, or is no longer the file that was scanned.
+        """
+        assert sample.place is not None, f"{sample.name} was not scanned"
+        return sample.place.picture(sample.digest)
 
     def read_hint(self, sample: Sample) -> np.ndarray:
         """A folder's hints are made from its pictures; none are given."""
+        raise AssertionError(f"{sample.name} has no hint of its own")
+
+    def read_whole_hint(self, sample: Sample) -> np.ndarray:
+        """None are given."""
         raise AssertionError(f"{sample.name} has no hint of its own")
 
     def key(self, samples: Sequence[Sample] | None = None) -> str:
@@ -97,7 +125,8 @@ class ImageFolder:
             samples: what `scan` gave, if that is at hand; otherwise the folder is scanned.
         """
         contents = [[sample.digest, sample.caption] for sample in (self.scan() if samples is None else samples)]
-        return content_key("image folder", _DATA_VERSION, contents, self.resolution_px, self.hint.low, self.hint.high, self.held_out)
+        setup = (self.resolution_px, self.hint.low, self.hint.high, self.held_out, *self.framing.key())
+        return content_key("image folder", _DATA_VERSION, contents, *setup)
 
     def refuse_or_skip(self, problems: Iterable[Problem]) -> None:
         """Stops with a list of all problems, or logs them where the user chose to skip.
@@ -108,45 +137,13 @@ class ImageFolder:
         problems = list(problems)
         if not problems:
             return
-        if self.on_unreadable == "skip" and all(problem.what != _MISSING_CAPTION for problem in problems):
+        if self.on_unreadable == "skip" and all(problem.what != MISSING_CAPTION for problem in problems):
             logger.warning("left out of %s: %s", self.path, list_problems(problems))
             return
         raise InputError(
             f"image folder {self.path}", expected="readable pictures, each with a caption in a .txt file of the same name",
             found=list_problems(problems), remedy=_remedy(problems),
         )  # fmt: skip
-
-    def _examine(self, picture: Path, caption: Path | None) -> Sample | Problem:
-        try:
-            digest = _picture_digest(picture)
-        except UnreadablePictureError as error:
-            return Problem(picture.name, str(error))
-        text = "" if caption is None else _read_caption(caption)
-        if isinstance(text, Problem):
-            return text
-        if not text and self.caption_missing == "stop":
-            return Problem(picture.name, _MISSING_CAPTION)
-        return Sample(picture.name, text, digest)
-
-
-_MISSING_CAPTION = "has no caption"
-# Of pictures whose headers were in order. One run of a graph scans a folder more than once; `read` compares what it decodes.
-_DIGESTS = KnownDigests()
-
-
-def _picture_digest(picture: Path) -> str:
-    """Of a picture whose header is in order; one that has not changed since it was looked at is not read again."""
-    try:
-        stamp = stamp_of(picture)
-    except OSError as error:
-        raise UnreadablePictureError(f"cannot be opened ({error.strerror})") from error
-    digest = _DIGESTS.recall(stamp)
-    if digest is None:
-        data = read_file(picture)
-        read_picture_header(data)
-        digest = hashlib.sha256(data).hexdigest()
-        _DIGESTS.remember(stamp, digest)
-    return digest
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -155,21 +152,11 @@ def picture_files(folder: Path) -> list[Path]:
     Raises:
         InputError: no such folder, it cannot be read, or there are no pictures in it.
     """
-    pictures = [path for path in _list_files(folder) if path.suffix.lower() in PICTURE_ENDINGS]
+    source = ImageFolder(folder).source
+    pictures = [folder / entry.name for entry in source.entries() if isinstance(entry, Record)]
     if not pictures:
         raise _no_pictures(folder)
     return pictures
-
-
-def _list_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing there"
-        raise InputError(f"image folder {folder}", expected="a folder of pictures", found=found, remedy="Check the path.")
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
-    except OSError as error:
-        subject, remedy = f"image folder {folder}", "Check its permissions."
-        raise InputError(subject, expected="a readable folder", found=error.strerror, remedy=remedy) from error
 
 
 def _no_pictures(folder: Path) -> InputError:
@@ -178,22 +165,8 @@ def _no_pictures(folder: Path) -> InputError:
     return InputError(f"image folder {folder}", expected=f"pictures ({', '.join(PICTURE_ENDINGS)})", found="none", remedy=remedy)
 
 
-def _read_caption(path: Path) -> str | Problem:
-    """The text with every run of white space, line ends included, as one space."""
-    try:
-        data = read_file(path)
-        text = data.decode("utf-8-sig")
-    except UnreadablePictureError as error:
-        return Problem(path.name, str(error))
-    except UnicodeDecodeError:
-        return Problem(path.name, "is not UTF-8 text")
-    if len(data) > CAPTION_LIMIT_BYTES:
-        return Problem(path.name, f"has {len(data):,} bytes, more than a caption's limit of {CAPTION_LIMIT_BYTES:,}")
-    return " ".join(text.split())
-
-
 def _remedy(problems: Sequence[Problem]) -> str:
-    missing = sum(problem.what == _MISSING_CAPTION for problem in problems)
+    missing = sum(problem.what == MISSING_CAPTION for problem in problems)
     advice = ["Write the missing captions, or set missing_captions to 'empty'."] if missing else []
     if missing < len(problems):
         advice.append("Replace or remove the unreadable files, or set unreadable_pictures to 'skip'.")

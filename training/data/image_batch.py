@@ -20,8 +20,10 @@ from ..files.write import require_writable_folder
 from ..progress import NO_PROGRESS, Progress
 from .captions import captions_of
 from .dataset import GivenHints, HintRecipe, Problem, Sample, hint_fields, list_problems, require_held_out, require_resolution, split_held_out
+from .framing import PLAIN, Framing
 from .image_check import require_images, require_matching_hints, what_is_wrong
 from .keys import content_key
+from .known import KnownFiles
 from .picture import fit_square
 from .picture_header import UnreadablePictureError
 from .shards import Report, Rows, Shard, ShardPlan, Shelf, rows_for
@@ -31,6 +33,26 @@ Images: TypeAlias = "Sequence[Tensor]"
 
 # Part of every key: raise it when the same pictures and captions would make another data set.
 _BATCH_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPlace:
+    """A row of pictures on disk (sources.place.Place)."""
+
+    rows: Rows
+    tensor: str
+    row: int
+
+    def picture(self, digest: str) -> np.ndarray:
+        """uint8 RGB [resolution_px, resolution_px, 3]; rows are known by their content already.
+
+        Raises:
+            UnreadablePictureError: the file that holds it has been removed.
+        """
+        try:
+            return self.rows.read(self.tensor, self.row).numpy()
+        except (InputError, OSError) as error:
+            raise UnreadablePictureError("is no longer on disk") from error
 
 
 @dataclass(frozen=True)
@@ -44,9 +66,23 @@ class ImageBatch:
     pictures: Rows = field(repr=False)
     hint_pictures: Rows | None = field(repr=False)
     on_unreadable: Literal["stop"] = "stop"
+    framing: Framing = PLAIN
+    """Pictures lie on disk as squares, so only views of them can be added."""
 
-    def scan(self) -> tuple[Sample, ...]:
+    def __post_init__(self) -> None:
+        if self.framing.buckets is not None:
+            remedy = "Write the pictures to a folder and use that, or give one Image Batch Dataset for each size."
+            raise InputError("buckets", expected="a data set of files", found="an image batch, which is kept as squares", remedy=remedy)
+
+    def scan(self, known: KnownFiles | None = None) -> tuple[Sample, ...]:
         return self.samples
+
+    def stamp(self) -> str:
+        """Pictures are known by content and nothing has to be looked at; only a removed file changes what `read` gives."""
+        return self.key()
+
+    def split(self, samples: Sequence[Sample]) -> tuple[list[int], list[int]]:
+        return split_held_out([sample.digest for sample in samples], self.held_out)
 
     def read(self, sample: Sample) -> np.ndarray:
         """uint8 RGB [resolution_px, resolution_px, 3].
@@ -54,10 +90,16 @@ class ImageBatch:
         Raises:
             UnreadablePictureError: the files that hold it have been removed.
         """
-        try:
-            return self.pictures.read("pictures", self.samples.index(sample)).numpy()
-        except (InputError, OSError) as error:
-            raise UnreadablePictureError("is no longer on disk") from error
+        assert sample.place is not None, f"{sample.name} was not stored"
+        return sample.place.picture(sample.digest)
+
+    def read_whole(self, sample: Sample) -> np.ndarray:
+        """As `read`: the square is all that was kept."""
+        return self.read(sample)
+
+    def read_whole_hint(self, sample: Sample) -> np.ndarray:
+        """As `read_hint`."""
+        return self.read_hint(sample)
 
     def read_hint(self, sample: Sample) -> np.ndarray:
         """The hint that came with it, scaled and cropped like the picture, uint8 RGB.
@@ -65,17 +107,18 @@ class ImageBatch:
         Raises:
             InputError: the files that hold it have been removed.
         """
-        assert self.hint_pictures is not None, "hints are made from the pictures"
+        assert sample.hint_place is not None, "hints are made from the pictures"
         try:
-            return self.hint_pictures.read("hint pictures", self.samples.index(sample)).numpy()
-        except (InputError, OSError) as error:
-            raise _gone([Problem(f"the hint of {sample.name}", "is no longer on disk")]) from error
+            return sample.hint_place.picture(sample.hint_digest)
+        except UnreadablePictureError as error:
+            raise _gone([Problem(f"the hint of {sample.name}", str(error))]) from error
 
     def key(self, samples: Sequence[Sample] | None = None) -> str:
         """A hash of everything that training sees: pictures, captions and given hints, their order, resolution, hint recipe and split."""
         contents = [[sample.digest, sample.caption, sample.hint_digest] for sample in (samples or self.samples)]
         recipe = sorted(hint_fields(self.hint).items())
-        return content_key("image batch", _BATCH_VERSION, contents, self.resolution_px, [[name, value] for name, value in recipe], self.held_out)
+        fields = [[name, value] for name, value in recipe]
+        return content_key("image batch", _BATCH_VERSION, contents, self.resolution_px, fields, self.held_out, *self.framing.key())
 
     def refuse_or_skip(self, problems: Iterable[Problem]) -> None:
         """Raises:
@@ -127,7 +170,13 @@ def store_image_batch(
     split_held_out(digests, held_out)
     pictures = _shelved(shelf, "pictures", "pictures", images, digests, resolution_px, "picture")
     given = None if hints is None else _shelved(shelf, "hint-pictures", "hint pictures", hints, hint_digests, resolution_px, "hint")
-    samples = tuple(Sample(f"picture {number + 1}", texts[number], digests[number], hint_digests[number]) for number in range(count))
+    samples = tuple(
+        Sample(
+            f"picture {number + 1}", texts[number], digests[number], hint_digests[number], size_px=(resolution_px, resolution_px),
+            place=StoredPlace(pictures, "pictures", number), hint_place=None if given is None else StoredPlace(given, "hint pictures", number),
+        )
+        for number in range(count)
+    )  # fmt: skip
     return ImageBatch(resolution_px, hint if hints is None else GivenHints(), held_out, samples, pictures, given)
 
 

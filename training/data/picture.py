@@ -85,11 +85,16 @@ def fit_square(picture: np.ndarray, resolution_px: int) -> np.ndarray:
     height, width = picture.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = np.ascontiguousarray(picture[top : top + side, left : left + side])
-    if side == resolution_px:
-        return square
-    method = cv2.INTER_AREA if side > resolution_px else cv2.INTER_LANCZOS4
-    return cv2.resize(square, (resolution_px, resolution_px), interpolation=method)
+    return scaled(np.ascontiguousarray(picture[top : top + side, left : left + side]), (resolution_px, resolution_px))
+
+
+def scaled(picture: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """A picture in another width and height: smaller by area averages, larger (in either direction) by Lanczos."""
+    height, width = picture.shape[:2]
+    if (width, height) == tuple(size_px):
+        return picture
+    method = cv2.INTER_AREA if width >= size_px[0] and height >= size_px[1] else cv2.INTER_LANCZOS4
+    return cv2.resize(picture, size_px, interpolation=method)
 
 
 def _eight_bits(samples: np.ndarray) -> np.ndarray:

@@ -44,6 +44,11 @@ class PictureHeader:
     is_premultiplied: bool = False
     """Whether OpenCV hands out colours that are already multiplied by alpha."""
 
+    @property
+    def upright_px(self) -> tuple[int, int]:
+        """Width and height after it has been turned upright."""
+        return (self.height_px, self.width_px) if self.orientation >= 5 else (self.width_px, self.height_px)
+
 
 def read_picture_header(data: bytes) -> PictureHeader:
     """Reads the header of a PNG, JPEG, WebP, BMP or TIFF file and checks that the file is complete.
@@ -177,7 +182,10 @@ def _tiff(data: bytes) -> PictureHeader:
     extra = tags.get(338, (0,))[0]
     # libtiff multiplies 8-bit colours by a separate alpha; 16-bit samples come as they are stored. OpenCV has applied the orientation.
     is_premultiplied = extra == _TIFF_ASSOCIATED or (extra == _TIFF_UNASSOCIATED and bits <= 8)
-    return PictureHeader("TIFF", tags.get(256, (0,))[0], tags.get(257, (0,))[0], 1, None, bits, is_premultiplied)
+    width, height = tags.get(256, (0,))[0], tags.get(257, (0,))[0]
+    if tags.get(274, (1,))[0] >= 5:
+        width, height = height, width
+    return PictureHeader("TIFF", width, height, 1, None, bits, is_premultiplied)
 
 
 def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graft.training.data import folder as folder_module
 from graft.training.data.canny import CannyRecipe
 from graft.training.data.folder import CAPTION_LIMIT_BYTES, ImageFolder, split_held_out
 from graft.training.data.picture_header import UnreadablePictureError
+from graft.training.data.sources import place
 from graft.training.errors import InputError
 from PIL import Image
 
@@ -29,8 +29,8 @@ def test_samples_come_in_the_order_of_their_names(make_folder: MakeFolder) -> No
 
 def test_a_second_scan_reads_only_what_has_changed(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, read = make_folder(3), []
-    real = folder_module.read_file
-    monkeypatch.setattr(folder_module, "read_file", lambda path: (read.append(path.name), real(path))[1])
+    real = place.read_file
+    monkeypatch.setattr(place, "read_file", lambda path: (read.append(path.name), real(path))[1])
     for path in folder.glob("*.png"):
         os.utime(path, (1e9, 1e9))  # written long ago
     first = ImageFolder(folder).scan()
