@@ -29,6 +29,11 @@ class ComfyProgress:
 
         self._new_bar, self._node_id, self._clock = comfy.utils.ProgressBar, unique_id, clock
         self._total, self._unit, self._done, self._shown_at = 0, "", 0, -TEXT_INTERVAL_SECONDS
+        self._bar_only = False
+
+    def bar_only(self) -> None:
+        """For a node with a panel of its own: ComfyUI would put the text and the picture below it, over the nodes that lie there."""
+        self._bar_only = True
 
     def start(self, total: int, unit: str) -> None:
         self._total, self._unit, self._done, self._shown_at = total, unit, 0, -TEXT_INTERVAL_SECONDS
@@ -37,6 +42,10 @@ class ComfyProgress:
     def advance(self, done: int, **values: float) -> None:
         self._bar.update_absolute(done)
         self._done = done
+        if not self._bar_only:
+            self._say(done, values)
+
+    def _say(self, done: int, values: dict[str, float]) -> None:
         now = self._clock()
         if done >= self._total or now - self._shown_at >= TEXT_INTERVAL_SECONDS:
             self._shown_at = now
@@ -44,7 +53,7 @@ class ComfyProgress:
 
     def show(self, pictures: Sequence[bytes]) -> None:
         """On the node, as ComfyUI's samplers show theirs; the bar stays where it is."""
-        if pictures:
+        if pictures and not self._bar_only:
             self._bar.update_absolute(self._done, preview=("JPEG", side_by_side(pictures), PREVIEW_PX))
 
     def finish(self) -> None: ...

@@ -90,9 +90,11 @@ def watched(
     if send is None or unique_id is None:
         return Unwatched()
     decode = None if vae is None else lambda latents: host.decode_latents(vae, latents)
-    painter = Painter(data, decode, PreviewSettings(), progress)
-    show = progress.show if isinstance(progress, Viewer) else None
-    return Watch(send, Place(str(unique_id), workflow_id(extra_pnginfo)), painter, sample_every, host.device(), show=show)
+    painter, place = Painter(data, decode, PreviewSettings(), progress), Place(str(unique_id), workflow_id(extra_pnginfo))
+    viewer = progress if isinstance(progress, Viewer) else None
+    if viewer is not None and place.workflow is not None:
+        viewer.bar_only()  # the workflow came from a page, whose panel shows the rest; a script gets it beside the bar
+    return Watch(send, place, painter, sample_every, host.device(), show=viewer.show if viewer else None)
 
 
 def workflow_id(extra_pnginfo: Any) -> str | None:

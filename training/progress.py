@@ -24,10 +24,13 @@ class Progress(Protocol):
 
 @runtime_checkable
 class Viewer(Protocol):
-    """A `Progress` that can show pictures of how far the work is, too."""
+    """A `Progress` that can show figures and pictures of how far the work is beside its bar."""
 
     def show(self, pictures: Sequence[bytes]) -> None:
         """JPEG files, shown together beside the bar."""
+
+    def bar_only(self) -> None:
+        """From now on the bar is all: the same figures and pictures are shown elsewhere."""
 
 
 class _Silent:

@@ -135,6 +135,10 @@ def test_pictures_are_shown_on_the_nodes_bar(monkeypatch):
     (_, nothing), (value, (kind, picture, side_px)) = sent
     assert nothing is None and value == 4 and kind == "JPEG" and side_px >= 256 and picture.size == (16, 8)
     assert picture.getpixel((1, 1))[0] > 200 and picture.getpixel((12, 1))[2] > 200 and picture.getpixel((1, 6))[1] > 200
+    progress.bar_only()
+    progress.advance(5)
+    progress.show([jpeg((8, 4), "red")])
+    assert sent[2:] == [(5, None)]
 
 
 def jpeg(size: tuple[int, int], colour: str) -> bytes:
