@@ -115,15 +115,15 @@ def peak_bytes(size: MemorySize, form: str | None, device: torch.device) -> int:
     return memory.peak_bytes
 
 
-def loss_curves(steps: int, device: torch.device, progress: Progress = NO_PROGRESS) -> dict[str, History]:
-    """{form: losses of so many steps} of one LoRA on the nano, whose base differs and nothing else.
+def loss_curves(steps: int, device: torch.device, progress: Progress = NO_PROGRESS, held_out: int = HELD_OUT) -> dict[str, History]:
+    """{form: losses of so many steps} of one LoRA on the nano, whose base differs and nothing else; measured on `held_out` other pictures.
 
     Raises:
         InputError: steps below 1.
     """
     nano = load_nano()
     with TemporaryDirectory() as folder:
-        data, store = _nano_data(Path(folder)), RunStore(Path(folder) / "runs")
+        data, store = _nano_data(Path(folder), held_out), RunStore(Path(folder) / "runs")
         bases = {PLAIN: _base(nano.transformer, nano.transformer_fingerprint)}
         for form in FORMS:
             held = held_on_request(nano.transformer, form)
@@ -188,10 +188,10 @@ def _base(weights: Mapping[str, Tensor], fingerprint: str) -> LoadedBase:
     return LoadedBase(Flux.from_weights(weights), fingerprint)
 
 
-def _nano_data(folder: Path) -> Encoded:
+def _nano_data(folder: Path, held_out: int) -> Encoded:
     nano = load_nano()
-    shapes_folder(folder / "pictures", count=PICTURES + HELD_OUT, seed=SEED, size_px=SIDE_PX, style="framed")
-    dataset = ImageFolder(path=folder / "pictures", resolution_px=SIDE_PX, hint=CannyRecipe(), held_out=HELD_OUT)
+    shapes_folder(folder / "pictures", count=PICTURES + held_out, seed=SEED, size_px=SIDE_PX, style="framed")
+    dataset = ImageFolder(path=folder / "pictures", resolution_px=SIDE_PX, hint=CannyRecipe(), held_out=held_out)
     return encode_dataset(
         dataset, nano.autoencoder.encode, nano.text_encoder.encode, nano.autoencoder_fingerprint, nano.text_encoder_fingerprint,
         folder / "encoded", hint_form="none",

@@ -37,7 +37,7 @@ def test_what_cannot_be_measured_is_refused_first(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_bases_differ_and_nothing_else_does():
-    curves = loss_curves(2, torch.device("cpu"))
+    curves = loss_curves(2, torch.device("cpu"), held_out=4)
     starts = {name: found.held_out[0].held_out for name, found in curves.items()}
     assert len(set(starts.values())) == 3 and all(len(found.steps) == 2 for found in curves.values())
     assert max(starts.values()) / min(starts.values()) < 1.05
