@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .data.batches import Batch, Batches, held_out_batch
 from .data.encoded import Encoded
@@ -19,7 +20,7 @@ from .history import HeldOutRecord, History, StepRecord
 from .learner import Learner
 from .listener import NO_LISTENER, Listener
 from .memory import begin_peak, peak_memory_bytes
-from .objective import HELD_OUT_TIMES, bucket_sums, draw, drop_captions, flow_matching_loss, held_out_draws
+from .objective import HELD_OUT_TIMES, Predict, bucket_sums, draw, drop_captions, flow_matching_loss, held_out_draws, repeated
 from .optimise import clip_gradients, learning_rate
 from .progress import NO_PROGRESS, Progress
 from .store import Run
@@ -70,7 +71,7 @@ def train(learner: Learner, training: Training) -> None:
     """
     settings, run, progress, listener, end = learner.settings, training.run, training.progress, training.listener, training.until_step
     measured = {record.step for record in run.history.read().held_out}
-    with _keeping(learner, training), _batches(learner, training) as batches:
+    with _keeping(learner, training), open_batches(learner, training) as batches:
         listener.begin(learner, training)
         measure(learner, training, measured, due=not measured)
         stop = False
@@ -82,8 +83,8 @@ def train(learner: Learner, training: Training) -> None:
             wishes = listener.wishes()
             stop = "stop" in wishes
             last = learner.step == end or stop
-            measure(learner, training, measured, due=last or _every(settings.evaluate_every, learner.step))
-            if not last and ("save" in wishes or _every(settings.checkpoint_every, learner.step)):
+            measure(learner, training, measured, due=last or every(settings.evaluate_every, learner.step))
+            if not last and ("save" in wishes or every(settings.checkpoint_every, learner.step)):
                 save(learner, training, "on the way")
             if "sample" in wishes:
                 listener.sample(learner)
@@ -100,16 +101,35 @@ def train_step(learner: Learner, batches: Batches, progress: Progress = NO_PROGR
     times, losses = [], []
     for number in batch_numbers(learner):
         progress.check_interrupt()
-        batch = batches.batch(number)
-        first = number * settings.batch_size
-        draws = draw(settings.objective, settings.seed, range(first, first + settings.batch_size), batch.latents.shape[1:])
-        times.append(draws.t)
-        draws = draws.to(learner.device)
-        conditions = drop_captions(conditions_of(batch, learner), draws.dropped, batch.empty_text, batch.empty_pooled)
-        loss = flow_matching_loss(learner.predict, batch.latents.to(learner.device), conditions, draws, learner.compute)
+        loss, t = batch_losses(learner, learner.predict, batches.batch(number), number)
         (loss.mean() / settings.accumulation).backward()
         learner.weights.gather_gradients()
+        times.append(t)
         losses.append(loss.detach())
+    return apply_step(learner, batches, times, losses, started)
+
+
+def batch_losses(learner: Learner, predict: Predict, batch: Batch, number: int, copies: int = 1) -> tuple[Tensor, Tensor]:
+    """The loss of each sample [copies * B] of the training batch of that absolute number, and the samples' flow times [B].
+
+    With `copies` the network sees all rows of the batch, and everything drawn for them, so many times one after another: one for each LoRA of a
+    sweep (sweep_loop.py).
+    """
+    settings, first = learner.settings, number * learner.settings.batch_size
+    drawn = draw(settings.objective, settings.seed, range(first, first + settings.batch_size), batch.latents.shape[1:])
+    draws = drawn.to(learner.device)
+    conditions = drop_captions(conditions_of(batch, learner), draws.dropped, batch.empty_text, batch.empty_pooled)
+    rows = (repeated(value, copies) for value in (batch.latents.to(learner.device), conditions, draws))
+    return flow_matching_loss(predict, *rows, learner.compute), drawn.t
+
+
+def apply_step(learner: Learner, batches: Batches, times: Sequence[Tensor], losses: Sequence[Tensor], started: float) -> StepRecord:
+    """The update by the gradients that the masters hold; of each batch the flow times [B] and losses [B], and when the step began.
+
+    Raises:
+        NonFiniteError: before anything has changed.
+    """
+    settings = learner.settings
     rate = learning_rate(settings.optimiser, settings.schedule, learner.step)
     norm = clip_gradients(learner.weights.parameters, settings.clip_norm)
     *loss_list, norm_value = torch.cat([*losses, norm.detach().float().reshape(1)]).tolist()  # the step's one wait for the device
@@ -117,14 +137,20 @@ def train_step(learner: Learner, batches: Batches, progress: Progress = NO_PROGR
     learner.update(rate)
     return StepRecord(
         step=learner.step, loss=sum(loss_list) / len(loss_list), learning_rate=rate, gradient_norm=norm_value,
-        buckets=bucket_sums(torch.cat(times).tolist(), loss_list), seconds=time.perf_counter() - started,
+        buckets=bucket_sums(torch.cat(list(times)).tolist(), loss_list), seconds=time.perf_counter() - started,
     )  # fmt: skip
 
 
 def held_out_loss(learner: Learner, data: Encoded, progress: Progress = NO_PROGRESS) -> HeldOutRecord | None:
     """The loss on held-out samples at fixed times with fixed noise; None when there are none. Changes nothing."""
+    records = held_out_losses(learner, learner.predict, data, progress)
+    return records[0] if records else None
+
+
+def held_out_losses(learner: Learner, predict: Predict, data: Encoded, progress: Progress, copies: int = 1) -> list[HeldOutRecord]:
+    """The held-out loss of each of `copies` LoRAs that `predict` computes together (see batch_losses); none when there are no samples."""
     settings, count = learner.settings, min(data.held_out_size, learner.settings.evaluate_samples)
-    totals = torch.zeros(len(HELD_OUT_TIMES), device=learner.device)
+    totals = torch.zeros(copies, len(HELD_OUT_TIMES), device=learner.device)
     for first in range(0, count, settings.batch_size):
         samples = range(first, min(first + settings.batch_size, count))
         batch = held_out_batch(data, samples)
@@ -132,12 +158,11 @@ def held_out_loss(learner: Learner, data: Encoded, progress: Progress = NO_PROGR
         for index, t in enumerate(HELD_OUT_TIMES):
             progress.check_interrupt()
             draws = held_out_draws(settings.objective, samples, t, x_0.shape[1:]).to(learner.device)
+            rows = (repeated(value, copies) for value in (x_0, conditions, draws))
             with torch.no_grad():
-                totals[index] += flow_matching_loss(learner.predict, x_0, conditions, draws, learner.compute).sum()
-    if not count:
-        return None
-    by_time = tuple(total / count for total in totals.tolist())
-    return HeldOutRecord(step=learner.step, held_out=sum(by_time) / len(by_time), by_time=by_time, samples=count)
+                totals[:, index] += flow_matching_loss(predict, *rows, learner.compute).view(copies, -1).sum(dim=1)
+    each = [tuple(total / count for total in by_time) for by_time in totals.tolist()] if count else []
+    return [HeldOutRecord(step=learner.step, held_out=sum(by_time) / len(by_time), by_time=by_time, samples=count) for by_time in each]
 
 
 def measure(learner: Learner, training: Training, measured: set[int], due: bool) -> None:
@@ -147,8 +172,13 @@ def measure(learner: Learner, training: Training, measured: set[int], due: bool)
     record = held_out_loss(learner, training.data, training.progress)
     measured.add(learner.step)
     if record is not None:
-        training.run.history.append(record)
-        training.listener.held_out(record)
+        note_held_out(training, record)
+
+
+def note_held_out(training: Training, record: HeldOutRecord) -> None:
+    """Keeps a held-out loss with the run and tells it."""
+    training.run.history.append(record)
+    training.listener.held_out(record)
 
 
 def save(learner: Learner, training: Training, why: str) -> None:
@@ -172,7 +202,7 @@ def batch_numbers(learner: Learner) -> range:
     return range(learner.step * learner.settings.accumulation, (learner.step + 1) * learner.settings.accumulation)
 
 
-def _batches(learner: Learner, training: Training) -> Batches:
+def open_batches(learner: Learner, training: Training) -> Batches:
     settings = learner.settings
     last = training.until_step * settings.accumulation
     return Batches(training.data, seed=settings.seed, batch_size=settings.batch_size, end_step=last)
@@ -189,14 +219,14 @@ def _keeping(learner: Learner, training: Training) -> Iterator[None]:
         training.listener.end(None)
     except BaseException as error:
         if learner.step > first and not learner.changing:
-            _save_before_leaving(learner, training)
+            save_before_leaving(learner, training)
         training.listener.end(error)
         raise
     finally:
         training.progress.finish()
 
 
-def _save_before_leaving(learner: Learner, training: Training) -> None:
+def save_before_leaving(learner: Learner, training: Training) -> None:
     if training.run.checkpoint(learner.step) is not None:
         return
     try:
@@ -205,5 +235,5 @@ def _save_before_leaving(learner: Learner, training: Training) -> None:
         _log.error("what was trained since the last checkpoint, up to step %d, could not be saved: %s", learner.step, error)
 
 
-def _every(interval_steps: int, step: int) -> bool:
+def every(interval_steps: int, step: int) -> bool:
     return interval_steps > 0 and step % interval_steps == 0

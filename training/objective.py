@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,6 +93,17 @@ def drop_captions(conditions: Conditions, dropped: Tensor, empty_text: Tensor, e
     text = torch.where(dropped[:, None, None], empty_text.to(conditions.text), conditions.text)
     pooled = torch.where(dropped[:, None], empty_pooled.to(conditions.pooled), conditions.pooled)
     return replace(conditions, text=text, pooled=pooled)
+
+
+def repeated(value: Any, times: int) -> Any:
+    """A tensor whose rows (a dataclass, or tuple, of whose parts the rows) stand there so many times, all of them one after another."""
+    if times == 1 or value is None:
+        return value
+    if isinstance(value, Tensor):
+        return value.repeat(times, *[1] * (value.ndim - 1))
+    if isinstance(value, tuple):
+        return value * times
+    return replace(value, **{part.name: repeated(getattr(value, part.name), times) for part in fields(value)})
 
 
 def held_out_draws(settings: ObjectiveSettings, samples: Sequence[int], t: float, shape: Sequence[int]) -> Draws:
