@@ -3,17 +3,18 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { addStyleSheet } from "./dom.js";
-import { Panel } from "./panel.js";
+import { Panel } from "./panel/panel.js";
 import { Live } from "./pure/live.js";
 import { panelsOf } from "./pure/places.js";
 import { wordsFor } from "./pure/strings.js";
-import { RunsBrowser } from "./runs.js";
+import { RunsBrowser } from "./runs/browser.js";
 
 const NODE = "GraftTrainSteps";
 const WIDGET = "graft_panel";
 const WIDGET_TYPE = "GRAFT_PANEL";
 const EVENT = "graft.training";
 const NODE_WIDTH = 420;
+const STYLE_SHEETS = ["./graft.css", "./chart/chart.css", "./runs/runs.css"];
 /** The classic canvas leaves so much free around a DOM widget. */
 const WIDGET_MARGIN = 10;
 
@@ -111,7 +112,7 @@ app.registerExtension({
   name: "graft.panel",
 
   setup() {
-    addStyleSheet(new URL("./graft.css", import.meta.url).href);
+    for (const sheet of STYLE_SHEETS) addStyleSheet(new URL(sheet, import.meta.url).href);
     api.addEventListener(EVENT, ({ detail }) => live.receive(detail));
     api.addEventListener("reconnecting", () => panels.forEach((panel) => panel.connected(false)));
     api.addEventListener("reconnected", () => {

@@ -7,101 +7,80 @@
 
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { LONG, LOOKING, atStep, choose, drawnPoints, ended, inPhase, load, lookAt, open, panelOf, run, shownStep } from "./comfy.mjs";
 import { newPage, require, startBrowser } from "./tools.mjs";
 
+const NODE = "GraftTrainSteps";
 const [url, workflowPath, folder, name, settings] = process.argv.slice(2);
-const STEPS = 40;
-const LONG = { timeout: Number(process.env.BROWSER_SECONDS ?? 240) * 1000 };
 const workflow = JSON.parse(await readFile(workflowPath, "utf8"));
+const steps = workflow.nodes.find((node) => node.type === NODE).widgets_values[0];
 const browser = await startBrowser();
+const began = Date.now();
 
-const panelOf = (page) => page.locator(".graft-panel:visible").first();
-const inPhase = (page, ...phases) => page.waitForSelector(phases.map((phase) => `.graft-panel[data-phase="${phase}"]`).join(","), LONG);
-const shownStep = (page) => page.evaluate(() => Number(document.querySelector(".graft-bar").getAttribute("aria-valuenow")));
-const atStep = (page, step) => page.waitForFunction((least) => Number(document.querySelector(".graft-bar")?.getAttribute("aria-valuenow")) >= least, step, LONG);
-const picture = (page, what) => page.screenshot({ path: join(folder, `${name}_${what}.png`) });
-
-async function open(page) {
-  await page.goto(url, LONG);
-  await page.waitForFunction(() => window.comfyAPI?.app?.app?.graph && window.comfyAPI.app.app.canvas && document.querySelector("canvas"), null, LONG);
-  await page.waitForTimeout(2000);
-  await page.keyboard.press("Escape");
+async function picture(page, what) {
+  await page.screenshot({ path: join(folder, `${name}_${what}.png`), ...LONG });
+  process.stderr.write(`${Math.round((Date.now() - began) / 1000)} s: ${what}\n`);
 }
 
-/** Shows the workflow with its Train Steps node in the middle at full size. */
-async function load(page) {
-  await page.evaluate(async ({ graph, steps }) => {
-    await window.comfyAPI.app.app.loadGraphData(graph);
-    const node = window.comfyAPI.app.app.graph._nodes.find((each) => each.type === "GraftTrainSteps");
-    node.widgets.find((widget) => widget.name === "steps").value = steps;
-    window.comfyAPI.app.app.graph._nodes.find((each) => each.type === "GraftNanoFlux").connect(2, node, node.findInputSlot("vae"));
-    const { canvas } = window.comfyAPI.app.app;
-    canvas.ds.scale = 1;
-    canvas.ds.offset[0] = -node.pos[0] + 400;
-    canvas.ds.offset[1] = -node.pos[1] + 200;
-    canvas.setDirty(true, true);
-  }, { graph: workflow, steps: STEPS });
-  await page.waitForSelector(".graft-panel", LONG);
-  await page.waitForTimeout(1500);
-}
-
-const run = (page) => page.evaluate(() => window.comfyAPI.app.app.queuePrompt(0));
-
-async function ended(page) {
-  await page.waitForFunction(async () => {
-    const queue = await (await fetch("/queue")).json();
-    return !queue.queue_running.length && !queue.queue_pending.length;
-  }, null, { ...LONG, polling: 1000 });
-  const history = await page.evaluate(async () => Object.values(await (await fetch("/history")).json()));
-  return history.map((entry) => entry.status.status_str);
-}
-
-try {
-  await fetch(`${url}/settings`, { method: "POST", headers: { "Content-Type": "application/json" }, body: settings });
-  const { page, errors } = await newPage(browser);
-  await open(page);
-  await load(page);
+async function startsAndIsLoadedAgain(page) {
   await picture(page, "1_waiting");
   await run(page);
   await inPhase(page, "running");
   await atStep(page, 3);
   await picture(page, "2_running");
-
-  await page.reload(LONG);
-  await page.waitForFunction(() => window.comfyAPI?.app?.app?.canvas && document.querySelector("canvas"), null, LONG);
-  await page.waitForTimeout(2500);
-  await load(page);
+  await page.reload({ ...LONG, waitUntil: "commit" });
+  await open(page);
+  await page.waitForSelector(".graft-panel", { ...LONG, state: "attached" });
+  await lookAt(page, NODE);
   await atStep(page, 3);
-  const whole = await page.evaluate(() => document.querySelector(".graft-mean").getAttribute("d").split("L").length);
-  require(whole >= 3, `after the reload the curve has ${whole} points`);
+  const points = await drawnPoints(page);
+  require(points >= 3, `after the page was loaded again the curve has ${points} points`);
+  return points;
+}
 
-  await panelOf(page).locator(".graft-save").click();
-  await panelOf(page).locator(".graft-sample").click();
+async function asksAndStops(page) {
+  const panel = panelOf(page);
+  await panel.locator(".graft-save").click(LONG);
+  await panel.locator(".graft-sample").click(LONG);
   await page.waitForSelector(".graft-cell img", LONG);
-  await page.waitForFunction(() => [...document.querySelectorAll(".graft-cell img")].every((image) => image.complete && image.naturalWidth > 8), null, LONG);
-  const box = await panelOf(page).locator(".graft-chart-svg").boundingBox();
+  await page.waitForFunction(() => [...document.querySelectorAll(".graft-cell img")].every((image) => image.complete && image.naturalWidth > 8), null, LOOKING);
+  const box = await panel.locator(".graft-chart-svg").boundingBox();
   await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
-  require(await panelOf(page).locator(".graft-reading").isVisible(), "pointing at the chart reads nothing");
+  require(await panel.locator(".graft-reading").isVisible(), "pointing at the chart reads nothing");
   await picture(page, "3_pictures");
-  await panelOf(page).locator(".graft-stop").click();
+  await panel.locator(".graft-stop").click(LONG);
   await inPhase(page, "stopped");
   const stoppedAt = await shownStep(page);
-  require(stoppedAt < STEPS, "it was not stopped");
-  const first = await ended(page);
-  require(first.at(-1) === "success", `the graph did not go on: ${first}`);
+  require(stoppedAt < steps, "it was not stopped");
   await picture(page, "4_stopped");
+  const statuses = await ended(url);
+  require(statuses.at(-1) === "success", `the graph did not go on: ${statuses}`);
+  return stoppedAt;
+}
 
+async function goesOnToTheEnd(page, stoppedAt) {
   await run(page);
   await inPhase(page, "running");
   await atStep(page, stoppedAt);
   await inPhase(page, "finished");
-  require((await shownStep(page)) === STEPS, "the next Run did not go on to the end");
-  require((await ended(page)).every((status) => status === "success"), "a run failed");
+  require((await shownStep(page)) === steps, "the next Run did not go on to the end");
+  require((await ended(url)).every((status) => status === "success"), "a run failed");
   await page.mouse.move(5, 5);
   await page.waitForTimeout(500);
   await picture(page, "5_finished");
+}
+
+try {
+  await choose(url, JSON.parse(settings));
+  const { page, errors } = await newPage(browser);
+  await open(page, url);
+  await load(page, workflow);
+  await lookAt(page, NODE);
+  const points = await startsAndIsLoadedAgain(page);
+  const stoppedAt = await asksAndStops(page);
+  await goesOnToTheEnd(page, stoppedAt);
   require(!errors.length, errors.join("\n"));
-  process.stdout.write(`${JSON.stringify({ stoppedAt, points: whole })}\n`);
+  process.stdout.write(`${JSON.stringify({ stoppedAt, points, seconds: (Date.now() - began) / 1000 })}\n`);
 } finally {
   await browser.close();
 }

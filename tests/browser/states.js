@@ -1,6 +1,6 @@
 /** Every state of the panel side by side, from simulated trainings: empty, one step, long, stopped, failed, with pictures, narrow, Chinese. */
 
-import { Panel } from "../../web/panel.js";
+import { Panel } from "../../web/panel/panel.js";
 import { wordsFor } from "../../web/pure/strings.js";
 import { Training } from "../../web/pure/training.js";
 
@@ -74,7 +74,7 @@ for (const [name, make] of Object.entries(STATES)) {
   node.style.height = `${panel.height}px`;
   window.measured[name] = () => {
     const began = performance.now();
-    panel.chart.draw();
+    panel.curves.chart.draw();
     panel.element.getBoundingClientRect();
     return performance.now() - began;
   };

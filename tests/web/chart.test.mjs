@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import "./fake_page.mjs";
-import { Chart } from "../../web/chart.js";
+import { Chart } from "../../web/chart/chart.js";
 import { Curve } from "../../web/pure/curve.js";
 
 const LEFT = 46;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import "./fake_page.mjs";
-import { Chart } from "../../web/chart.js";
+import { Chart } from "../../web/chart/chart.js";
 import { COLORS, asTraining, settingsText, shortName } from "../../web/pure/runs.js";
 
 const answer = (steps) => ({ points: Array.from({ length: steps }, (_, index) => [index + 1, 1, 1, 1, 1, 1e-3]), held_out_points: [[0, 0.9], [steps, 0.5]] });

@@ -27,7 +27,7 @@ def test_the_panel_in_node():
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(WEB).as_posix())
 def test_a_script_is_read_by_any_browser_as_it_is(path: Path):
     """Relative imports of files that are there, and ComfyUI's own two; nothing from elsewhere."""
     text = path.read_text(encoding="utf-8")

@@ -37,12 +37,12 @@ test("both languages say the same things with the same blanks", () => {
 
 test("every word that the panel asks for is there", () => {
   const folder = new URL("../../web/", import.meta.url);
-  const files = readdirSync(folder).filter((name) => name.endsWith(".js"));
+  const files = ["", "panel/", "runs/"].flatMap((place) => readdirSync(new URL(place, folder)).map((name) => place + name)).filter((name) => name.endsWith(".js"));
   const asked = files.flatMap((name) => [...readFileSync(new URL(name, folder), "utf8").matchAll(/words\.(\w+)/g)].map((match) => match[1]));
   assert.ok(asked.length > 20);
   const built = ["stop", "sample", "save"].flatMap((wish) => [wish, `${wish}Help`, `${wish}Asked`]);
   const phases = ["waiting", "preparing", "running", "finished", "found", "stopped", "cancelled", "failed"];
-  for (const key of [...asked, ...built, ...phases, "cannotSample"]) assert.ok(key in STRINGS.en, key);
+  for (const key of [...asked, ...built, ...phases, "stoppedNote", "cancelledNote", "cannotSample", "chartEmpty", "waitingHint"]) assert.ok(key in STRINGS.en, key);
 });
 
 test("a language is found by its beginning, English otherwise", () => {

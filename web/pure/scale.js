@@ -1,5 +1,8 @@
 /** From values to pixels and back, straight or logarithmic. */
 
+/** The closest look at a curve. */
+export const SMALLEST_STEPS = 4;
+
 export function linearScale(low, high, from, to) {
   const span = high - low || 1;
   const at = (value) => from + ((value - low) / span) * (to - from);

@@ -1,4 +1,4 @@
-/** Everything that the panel says, in English and Chinese. Both have the same keys (tests/web/strings.test.mjs). */
+/** Everything that the panel says, in English and Chinese. Both have the same keys (tests/web/words.test.mjs). */
 
 export const STRINGS = {
   en: {
@@ -9,8 +9,10 @@ export const STRINGS = {
     running: "Training",
     finished: "Finished",
     found: "Found on disk, nothing to train",
-    stopped: "Stopped and kept: partial. The next Run goes on.",
-    cancelled: "Cancelled. What was trained is kept; the next Run goes on.",
+    stopped: "Stopped and kept: partial",
+    stoppedNote: "The next Run trains the rest.",
+    cancelled: "Cancelled",
+    cancelledNote: "What was trained is kept: the next Run goes on from there.",
     failed: "Stopped by an error",
     disconnected: "Connection lost. Training goes on; waiting for the server …",
     stepOf: "step {step} of {total}",
@@ -47,7 +49,6 @@ export const STRINGS = {
     pictureStep: "Step of the pictures shown",
     hint: "Hint {number}",
     picture: "Picture {number} at step {step}",
-    noPictures: "Sample now draws held-out pictures with what is trained so far.",
     stop: "Stop and keep",
     stopHelp: "Finish this step, save, and let the graph go on with what is trained. The next Run trains the rest.",
     stopAsked: "Stopping …",
@@ -85,8 +86,10 @@ export const STRINGS = {
     running: "训练中",
     finished: "已完成",
     found: "已在磁盘上找到，无需训练",
-    stopped: "已停止并保留（部分完成）。下次运行将继续。",
-    cancelled: "已取消。训练结果已保留，下次运行将继续。",
+    stopped: "已停止并保留（部分完成）",
+    stoppedNote: "下次运行将训练剩余步数。",
+    cancelled: "已取消",
+    cancelledNote: "训练结果已保留，下次运行将从那里继续。",
     failed: "因错误停止",
     disconnected: "连接已断开。训练仍在进行，正在等待服务器…",
     stepOf: "第 {step} / {total} 步",
@@ -123,7 +126,6 @@ export const STRINGS = {
     pictureStep: "所显示图片的步数",
     hint: "提示图 {number}",
     picture: "图片 {number}，第 {step} 步",
-    noPictures: "“立即采样”会用目前的训练结果生成验证图片。",
     stop: "停止并保留",
     stopHelp: "完成当前一步并保存，工作流用已训练的结果继续。下次运行会训练剩余步数。",
     stopAsked: "正在停止…",

@@ -1,16 +1,17 @@
-/** A loss chart in SVG: each step faint, a running mean strong, held-out losses as points; reads values and zooms by mouse and by keyboard. */
+/** A loss chart in SVG: each step faint, a running mean strong, held-out losses as points. Mouse and keyboard are in gestures.js. */
 
-import { nearest } from "./pure/curve.js";
-import { averages, envelope, visible } from "./pure/downsample.js";
-import { tick } from "./pure/format.js";
-import { linearScale, logScale, zoomed } from "./pure/scale.js";
-import { memoryOf, smoothed } from "./pure/smooth.js";
-import { axisRange, linearTicks, logTicks } from "./pure/ticks.js";
+import { nearest } from "../pure/curve.js";
+import { averages, envelope, visible } from "../pure/downsample.js";
+import { tick } from "../pure/format.js";
+import { SMALLEST_STEPS, linearScale, logScale, zoomed } from "../pure/scale.js";
+import { memoryOf, smoothed } from "../pure/smooth.js";
+import { axisRange, linearTicks, logTicks } from "../pure/ticks.js";
+import { Gestures } from "./gestures.js";
+import { areaPath, dot, label, linePath, make, set } from "./svg.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 22 };
-const DRAG_PIXELS = 4;
-const SMALLEST_STEPS = 4;
+/** Of a held-out point, and how far lines may leave the frame. */
+const DOT_PIXELS = 3;
 /** So many losses tell how far the noise goes. */
 const NOISE_SAMPLES = 2000;
 
@@ -31,9 +32,10 @@ export class Chart {
     this.size = [400, 180];
     this.cursor = null;
     this.#build();
+    this.gestures = new Gestures(this);
   }
 
-  /** @param {{curve: import("./pure/curve.js").Curve, heldOut: {step: number[], loss: number[]}}} data */
+  /** @param {{curve: import("../pure/curve.js").Curve, heldOut: {step: number[], loss: number[]}}} data */
   show(data) {
     if (this.data && data !== this.data) this.view = null;
     this.data = data;
@@ -95,12 +97,11 @@ export class Chart {
     this.markDot = make("circle", { r: 3.5 });
     this.mark.append(this.markLine, this.markDot);
     this.element.append(clip, this.grid, this.lines, this.brush, this.mark);
-    this.#listen();
   }
 
   #frame() {
     const { left, right, top, bottom } = this.inner;
-    set(this.clip, { x: left, y: top - 2, width: right - left, height: bottom - top + 4 });
+    set(this.clip, { x: left - DOT_PIXELS, y: top - DOT_PIXELS, width: right - left + 2 * DOT_PIXELS, height: bottom - top + 2 * DOT_PIXELS });
   }
 
   #empty() {
@@ -186,7 +187,7 @@ export class Chart {
     const pairs = step.slice(first, end).map((value, index) => [value, loss[first + index]]);
     this.held.setAttribute("d", linePath(pairs, this.x, this.y));
     const shown = pairs.length > 60 ? [] : pairs;
-    this.points.setAttribute("d", shown.map(([value, height]) => dot(this.x(value), this.y(height), 3)).join(""));
+    this.points.setAttribute("d", shown.map(([value, height]) => dot(this.x(value), this.y(height), DOT_PIXELS)).join(""));
   }
 
   // ------------------------------------------------------------ reading
@@ -218,7 +219,13 @@ export class Chart {
     };
   }
 
-  #zoom(from, to) {
+  /** @returns {boolean} whether the key meant something here */
+  key(name) {
+    return this.gestures.key(name);
+  }
+
+  /** Shows these steps only. */
+  zoom(from, to) {
     this.view = [from, to];
     this.onZoom(true);
     this.draw();
@@ -230,113 +237,6 @@ export class Chart {
     const all = [this.#first(), this.#last()];
     const next = zoomed([this.range.from, this.range.to], all, factor, centre, shift, SMALLEST_STEPS);
     if (next[1] - next[0] >= all[1] - all[0]) this.showAll();
-    else this.#zoom(...next);
+    else this.zoom(...next);
   }
-
-  // ------------------------------------------------------------ mouse and keyboard
-
-  #listen() {
-    this.element.addEventListener("pointermove", (event) => this.#moved(event));
-    this.element.addEventListener("pointerdown", (event) => this.#pressed(event));
-    this.element.addEventListener("pointerup", (event) => this.#released(event));
-    this.element.addEventListener("pointercancel", () => this.#letGo());
-    this.element.addEventListener("pointerleave", () => !this.pressedAt && this.point(null));
-    this.element.addEventListener("dblclick", () => this.showAll());
-  }
-
-  /** The step under the mouse, whatever scale ComfyUI's canvas has given to the panel. */
-  #stepAt(event) {
-    const box = this.element.getBoundingClientRect();
-    const pixel = ((event.clientX - box.left) / (box.width || 1)) * this.size[0];
-    return this.x.invert(Math.min(Math.max(pixel, this.inner.left), this.inner.right));
-  }
-
-  #moved(event) {
-    if (!this.range) return;
-    const step = this.#stepAt(event);
-    this.point(step);
-    if (!this.pressedAt) return;
-    const [from, to] = [this.x(this.pressedAt.step), this.x(step)].sort((left, right) => left - right);
-    set(this.brush, { x: from, width: to - from, y: this.inner.top, height: this.inner.bottom - this.inner.top, visibility: "visible" });
-  }
-
-  #pressed(event) {
-    if (!this.range || event.button !== 0) return;
-    event.stopPropagation();
-    this.element.setPointerCapture(event.pointerId);
-    this.pressedAt = { step: this.#stepAt(event), pixel: event.clientX };
-  }
-
-  #released(event) {
-    if (!this.pressedAt) return;
-    const { step, pixel } = this.pressedAt;
-    const [from, to] = [step, this.#stepAt(event)].sort((left, right) => left - right);
-    this.#letGo();
-    if (Math.abs(event.clientX - pixel) >= DRAG_PIXELS && to - from >= SMALLEST_STEPS) this.#zoom(from, to);
-  }
-
-  #letGo() {
-    this.pressedAt = null;
-    this.brush.setAttribute("visibility", "hidden");
-  }
-
-  /** @returns {boolean} whether the key meant something here */
-  key(name) {
-    const actions = {
-      ArrowLeft: () => this.#walk(-1), ArrowRight: () => this.#walk(1), Home: () => this.point(this.range.from), End: () => this.point(this.range.to),
-      "+": () => this.change(0.5, this.cursor ?? undefined), "=": () => this.change(0.5, this.cursor ?? undefined),
-      "-": () => this.change(2, this.cursor ?? undefined), Escape: () => this.showAll(),
-      PageUp: () => this.change(1, undefined, -0.8), PageDown: () => this.change(1, undefined, 0.8),
-    };
-    if (!this.range || !actions[name]) return false;
-    actions[name]();
-    return true;
-  }
-
-  /** To the neighbouring point; in a long curve as far as one can see. */
-  #walk(direction) {
-    const { step } = this.data.curve;
-    if (!step.length) return;
-    const [first, end] = visible(step, this.range.from, this.range.to);
-    const stride = Math.max(1, Math.round((end - first) / 100));
-    const index = this.cursor === null ? end - 1 : nearest(step, this.cursor) + direction * stride;
-    this.point(step[Math.min(Math.max(index, 0), step.length - 1)]);
-  }
-}
-
-// ---------------------------------------------------------------- paths
-
-function linePath(pairs, x, y) {
-  const path = pairs.map(([step, value], index) => `${index ? "L" : "M"}${pixel(x(step))} ${pixel(y(value))}`).join("");
-  return pairs.length === 1 ? `${path}h0` : path; // a line of no length is drawn as a dot
-}
-
-/** From the highest of each column back along the lowest. */
-function areaPath(band, x, y) {
-  const highest = band.map(({ x: step, high }) => [step, high]);
-  const lowest = band.map(({ x: step, low }) => [step, low]).reverse();
-  return `${linePath(highest, x, y)}${linePath(lowest, x, y).replace("M", "L")}Z`;
-}
-
-function dot(x, y, radius) {
-  return `M${pixel(x - radius)} ${pixel(y)}a${radius} ${radius} 0 1 0 ${2 * radius} 0a${radius} ${radius} 0 1 0 ${-2 * radius} 0`;
-}
-
-function pixel(value) {
-  return Math.round(value * 10) / 10;
-}
-
-function label(text, x, y, anchor) {
-  const element = make("text", { x, y, "text-anchor": anchor });
-  element.textContent = text;
-  return element;
-}
-
-function make(name, attributes = {}) {
-  return set(document.createElementNS(SVG, name), attributes);
-}
-
-function set(element, attributes) {
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
-  return element;
 }

@@ -1,10 +1,10 @@
 /** The sidebar tab that lists the trainings on disk: compares their curves, opens their workflows, copies their settings, deletes them. */
 
-import { Chart } from "./chart.js";
-import { element, say, show } from "./dom.js";
-import { bytes, figure, whole } from "./pure/format.js";
-import { COLORS, asTraining, settingsText, shortName } from "./pure/runs.js";
-import { filled } from "./pure/strings.js";
+import { Chart } from "../chart/chart.js";
+import { element, say, show } from "../dom.js";
+import { bytes, figure, whole } from "../pure/format.js";
+import { COLORS, asTraining, settingsText, shortName } from "../pure/runs.js";
+import { filled } from "../pure/strings.js";
 
 const SURE_MILLISECONDS = 4000;
 

@@ -1,7 +1,7 @@
 /** The pictures that a training makes on its way: hints above, pictures below, and a slider through the steps. */
 
-import { element, say, show } from "./dom.js";
-import { filled } from "./pure/strings.js";
+import { element, say, show } from "../dom.js";
+import { filled } from "../pure/strings.js";
 
 const MOST_COLUMNS = 4;
 
@@ -18,7 +18,7 @@ export class Pictures {
     return this.steps.length === 0;
   }
 
-  /** @param {import("./pure/training.js").Training | null} training */
+  /** @param {import("../pure/training.js").Training | null} training */
   show(training) {
     const { picture_steps: steps = [], picture_count: count = 0, hint_count: hints = 0 } = training?.figures ?? {};
     if (training?.run !== this.run) Object.assign(this, { run: training?.run, follows: true, drawn: "" });
@@ -29,11 +29,6 @@ export class Pictures {
     if (this.isEmpty) return;
     if (this.follows || !steps.includes(this.shown)) this.shown = steps.at(-1);
     this.#draw();
-  }
-
-  /** Keeps cells square where the panel is wide. */
-  fit() {
-    this.element.style.setProperty("--graft-columns", String(this.columns || 1));
   }
 
   #build() {
@@ -65,7 +60,7 @@ export class Pictures {
     const drawn = `${this.run} ${this.shown} ${this.columns} ${this.hintCount}`;
     if (drawn === this.drawn) return;
     this.drawn = drawn;
-    this.fit();
+    this.element.style.setProperty("--graft-columns", String(this.columns || 1));
     const numbers = Array.from({ length: this.columns }, (_, index) => index);
     const hints = numbers.slice(0, this.hintCount).map((index) => this.#cell("hint", index, filled(this.words.hint, { number: index + 1 })));
     const made = numbers.map((index) => this.#cell(this.shown, index, filled(this.words.picture, { number: index + 1, step: this.shown })));

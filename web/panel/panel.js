@@ -1,0 +1,102 @@
+/** The panel of one Train Steps node: what its training does, and the buttons to act on it. Draws at most once per frame. */
+
+import { element } from "../dom.js";
+import { Actions } from "./actions.js";
+import { Curves } from "./curves.js";
+import { Head } from "./head.js";
+import { Pictures } from "./pictures.js";
+import { Tiles } from "./tiles.js";
+
+/** As in graft.css. */
+const [CURVES_PIXELS, GAP_PIXELS, PADDING_PIXELS, USUAL_PIXELS] = [190, 8, 8, 370];
+/** Drawing may take this share of the page's time: long curves are drawn less often. */
+const DRAWING_SHARE = 0.05;
+
+export class Panel {
+  /**
+   * @param {object} options
+   * @param {Record<string, string>} options.words pure/strings.js
+   * @param {string} options.locale for numbers
+   * @param {(run: string, wish: string) => Promise<boolean>} options.act
+   * @param {(run: string, step: number | "hint", index: number) => string} options.pictureUrl
+   * @param {() => void} options.grown is called when the panel needs another height
+   */
+  constructor({ words, locale, act, pictureUrl, grown = () => {} }) {
+    this.grown = grown;
+    this.training = null;
+    this.isConnected = true;
+    this.renderedAt = 0;
+    this.cost = 0;
+    this.head = new Head(words, locale);
+    this.tiles = new Tiles(words);
+    this.curves = new Curves(words, locale);
+    this.pictures = new Pictures(words, pictureUrl);
+    this.actions = new Actions(words, locale, act);
+    const parts = [this.head, this.tiles, this.curves, this.pictures, this.actions];
+    const ownKeys = { onpointerdown: (event) => event.stopPropagation(), onkeydown: keepKeys };
+    this.element = element("section", { class: "graft-panel", "aria-label": words.panel, ...ownKeys }, ...parts.map((part) => part.element));
+    this.render();
+  }
+
+  /** @param {import("../pure/training.js").Training | null} training */
+  show(training) {
+    this.training = training;
+    this.update();
+  }
+
+  connected(isConnected) {
+    this.isConnected = isConnected;
+    this.update();
+  }
+
+  update() {
+    if (this.planned) return;
+    const rested = performance.now() - this.renderedAt;
+    this.planned = setTimeout(() => requestAnimationFrame(() => this.render()), Math.max(0, this.cost / DRAWING_SHARE - rested));
+  }
+
+  remove() {
+    clearTimeout(this.planned);
+    this.actions.remove();
+    this.curves.remove();
+    this.element.remove();
+  }
+
+  /** The least height in pixels at which nothing is cut off; a guess until the page has laid it out. */
+  get height() {
+    const parts = [...this.element.children].filter((part) => !part.hidden);
+    if (!this.element.offsetHeight) return USUAL_PIXELS;
+    const heights = parts.map((part) => (part === this.curves.element ? CURVES_PIXELS : part.offsetHeight));
+    return heights.reduce((sum, height) => sum + height, 0) + GAP_PIXELS * (parts.length - 1) + 2 * PADDING_PIXELS;
+  }
+
+  render() {
+    const began = performance.now();
+    const { training, isConnected } = this;
+    const figures = training?.figures;
+    const phase = figures?.phase ?? "waiting";
+    this.element.dataset.phase = phase;
+    this.head.show(figures, phase, Boolean(training?.goingOn) && !isConnected);
+    this.curves.show(training);
+    this.tiles.show(training, this.curves.loss);
+    this.pictures.show(training);
+    this.actions.show(figures, phase === "running" && isConnected);
+    this.#grow();
+    this.planned = undefined;
+    this.renderedAt = performance.now();
+    this.cost = this.renderedAt - began;
+  }
+
+  #grow() {
+    const { height } = this;
+    if (height === this.lastHeight) return;
+    this.lastHeight = height;
+    this.element.style.minHeight = `${height}px`;
+    this.grown();
+  }
+}
+
+/** A key pressed in the panel is for the panel: Delete must not remove the node. What goes with Ctrl or Cmd stays ComfyUI's. */
+function keepKeys(event) {
+  if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+}
