@@ -59,26 +59,31 @@ def train_to(
     """
     if steps < 1:
         raise InputError("steps", expected="1 or more", found=steps, remedy="Ask for at least one step.")
-    request = _request(base, recipe, data, settings, steps, device, previous)
+    request = request_for(base, recipe, data, settings, steps, device, previous)
     run = store.run(request.run_key)
     found = run.checkpoint(request.until_step)
     if found is not None:
         return _used(store, request.state(run, found.step))
-    _require_fits(base, recipe, data)
+    require_base_fits(base, recipe, data)
     with freed_when_memory_runs_out(run, settings, data, device):
         return _trained(Learner(base.model, recipe, settings, device), run, request, data, store, progress, listener)
 
 
 def _trained(
-    learner: Learner, run: Run, request: _Request, data: Encoded, store: RunStore, progress: Progress, listener: Listener
+    learner: Learner, run: Run, request: Request, data: Encoded, store: RunStore, progress: Progress, listener: Listener
 ) -> State:
     store.require_room(learner.checkpoint_bytes)
     with run.training():
-        _go_on(learner, run, request)
-        run.describe({**request.inputs, **_described_data(data), **_described_learner(learner)})
+        begin(learner, run, request, data)
         earlier = request.parent.history() if request.parent else History()
         train(learner, Training(data=data, run=run, until_step=request.until_step, progress=progress, listener=listener, earlier=earlier))
         return _used(store, request.state(run, learner.step))
+
+
+def begin(learner: Learner, run: Run, request: Request, data: Encoded) -> None:
+    """Puts the learner where the run goes on, and describes the run; for the holder of its lock."""
+    _go_on(learner, run, request)
+    run.describe({**request.inputs, **_described_data(data), **_described_learner(learner)})
 
 
 def _used(store: RunStore, state: State) -> State:
@@ -86,15 +91,15 @@ def _used(store: RunStore, state: State) -> State:
     return state
 
 
-def _require_fits(base: Base, recipe: Recipe, data: Encoded) -> None:
-    """Bases that are no FLUX tell no sizes: their first step would."""
+def require_base_fits(base: Base, recipe: Recipe, data: Encoded) -> None:
+    """Raises InputError if data, base and recipe do not belong together. Bases that are no FLUX tell no sizes: their first step would."""
     if isinstance(base.model, FluxEmbedders):
         require_data_fits(data, base.model.config, recipe)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Request:
-    """What is asked for, under which keys."""
+class Request:
+    """What is asked of a run, under which keys."""
 
     inputs: dict[str, Any]
     inputs_key: str
@@ -116,9 +121,9 @@ class _Request:
         return state
 
 
-def _request(
+def request_for(
     base: Base, recipe: Recipe, data: Encoded, settings: Settings, steps: int, device: torch.device, previous: State | None
-) -> _Request:
+) -> Request:
     inputs: dict[str, Any] = {
         "numerics_version": NUMERICS_VERSION,
         "base_fingerprint": base.fingerprint,
@@ -133,7 +138,7 @@ def _request(
     run_key = content_key("run", inputs_key, parent.key if parent else None)
     described = {**inputs, "run_key": run_key, "inputs_key": inputs_key, "parent": _described(parent)}
     until_step = steps + (previous.step if previous else 0)
-    return _Request(inputs=described, inputs_key=inputs_key, run_key=run_key, until_step=until_step, parent=parent)
+    return Request(inputs=described, inputs_key=inputs_key, run_key=run_key, until_step=until_step, parent=parent)
 
 
 def _described(parent: State | None) -> dict[str, Any] | None:
@@ -154,7 +159,7 @@ def _described_learner(learner: Learner) -> dict[str, Any]:
     return {**described, "axes": list(module.config.axes)} if isinstance(module, FluxEmbedders) else described
 
 
-def _go_on(learner: Learner, run: Run, request: _Request) -> None:
+def _go_on(learner: Learner, run: Run, request: Request) -> None:
     latest = run.latest_at_most(request.until_step)
     if latest is not None:
         learner.restore(latest)
