@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from .files.metadata import build_metadata
 from .files.write import require_free_space, require_writable_folder, write_safetensors
 from .state import State
 from .trainable.controlnet_export import export_diffusers_folder, exported_tensors
+from .trainable.controlnet_lora import KIND as CONTROLNET_LORA
+from .trainable.controlnet_lora import merged
 
 Choice = Literal["trained", "average"]
 CHOICES: tuple[Choice, ...] = ("trained", "average")
@@ -64,13 +67,19 @@ def exported_control_net(
         InputError: the state is of another kind, lacks the choice, or holds values that are not finite.
     """
     inputs = state.inputs()
-    recipe = inputs["recipe"]
-    if recipe.get("kind") != "controlnet":
-        found = f"a trained {recipe.get('kind')}"
-        raise InputError("state", expected="a trained ControlNet", found=found, remedy="Use the export node of its kind.")
-    weights, layout_metadata, _ = exported_tensors(chosen_weights(state, choice), recipe["layout"], dtype)
+    recipe, trained = inputs["recipe"], _trained_network(state, inputs, choice)
+    weights, layout_metadata, _ = exported_tensors(trained, recipe["layout"], dtype)
     metadata = _metadata(state, inputs, layout_metadata, choice, licence, title)
     return ExportedControlNet(weights, metadata, recipe["layout"], tuple(inputs["notes"]), tuple(inputs["axes"]))
+
+
+def _trained_network(state: State, inputs: Mapping[str, Any], choice: str) -> dict[str, Tensor]:
+    """The whole network: as it was trained, or the ControlNet whose adapters were."""
+    kind = inputs["recipe"].get("kind")
+    if kind not in ("controlnet", CONTROLNET_LORA):
+        raise InputError("state", expected="a trained ControlNet", found=f"a trained {kind}", remedy="Use the export node of its kind.")
+    weights = chosen_weights(state, choice)
+    return weights if kind == "controlnet" else merged(weights, inputs)
 
 
 def write_control_net(exported: ExportedControlNet, path: Path) -> None:
@@ -105,6 +114,13 @@ def _metadata(
         steps=state.step,
         hint=inputs.get("hint"),
         resolution_px=(resolution_px, resolution_px) if resolution_px else None,
-        extra={"graft.weights": choice, "graft.run": state.run_key, "graft.data": inputs["data_key"]},
+        extra={"graft.weights": choice, "graft.run": state.run_key, "graft.data": inputs["data_key"], **_merged_fields(inputs["recipe"])},
     )
     return {**layout_metadata, **fields}
+
+
+def _merged_fields(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """A ControlNet that was changed by a LoRA says so, and which one it was before."""
+    if recipe["kind"] != CONTROLNET_LORA:
+        return {}
+    return {"graft.merged_lora": json.dumps(recipe, sort_keys=True), "graft.controlnet_fingerprint": recipe["controlnet"]}

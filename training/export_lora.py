@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,19 @@ from .errors import InputError
 from .export import LICENCES, chosen_weights
 from .files.held import shapes_of
 from .files.lora_adapters import Adapter, adapters_of_state, require_fits
+from .files.lora_extract import Extracted, extracted_lora
 from .files.lora_names import FORMATS, difference_name, named_tensors
-from .files.metadata import build_metadata
+from .files.metadata import build_metadata, canonical_json
 from .files.write import require_free_space, require_writable_folder, write_safetensors
 from .state import State
 
-EXPORT_FORMATS: tuple[str, ...] = (*FORMATS, "difference")
+EXPORT_FORMATS: tuple[str, ...] = (*FORMATS, "difference", "extracted")
+FORMATS_OF_CHANGES = ("difference", "extracted")
+"""They hold the change of one transformer's weights, which must be given."""
+RANKS_PER_RANK = 2
+"""An extracted LoRA has twice the trained rank unless asked otherwise: DoRA's row lengths change more directions than its adapters."""
+FILE_NAMES = {"extracted": "kohya"}
+"""The names of formats that are others' names."""
 _IMPLEMENTATIONS = {"kohya": "https://github.com/black-forest-labs/flux", "diffusers": "diffusers"}
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -74,6 +82,8 @@ def exported_lora(
     licence: str = "",
     title: str = "",
     used_on: UsedOn | None = None,
+    extracted_rank: int = 0,
+    workflow: Mapping[str, Any] | None = None,
 ) -> ExportedLora:
     """A state's LoRA, ready to be used or written.
 
@@ -81,18 +91,26 @@ def exported_lora(
         choice: 'trained' or 'average' (EMA).
         format: one of EXPORT_FORMATS.
         licence: SPDX name or words; empty takes that of the base's family, whose derivative it is.
-        used_on: recorded, and needed for 'difference', which is the change of that very transformer's weights.
+        used_on: recorded, and needed for FORMATS_OF_CHANGES: the change of that very transformer's weights.
+        extracted_rank: of the plain LoRA in the format 'extracted'; 0: RANKS_PER_RANK times the trained one.
+        workflow: the graph that made it, to be written into the header, where ComfyUI's page finds it.
 
     Raises:
         InputError: the state is of another kind, lacks the choice or holds values that are not finite; the format cannot hold it; the transformer
             that it is to be used on has other sizes.
     """
-    adapters, inputs = trained_adapters(state, choice), state.inputs()
+    adapters, inputs, said = trained_adapters(state, choice), state.inputs(), {}
     if used_on is not None:
         require_fits(adapters, used_on.shapes, "transformer to use the LoRA on")
-    weights = differences(adapters, used_on, dtype) if format == "difference" else named_tensors(adapters, format, dtype)
-    metadata = lora_metadata(state, inputs, adapters, choice, format, licence, title, used_on)
-    return ExportedLora(weights, metadata, format, tuple(inputs["notes"]))
+    if format == "extracted":
+        found = extracted(adapters, used_on, extracted_rank)
+        adapters, said = found.adapters, {"graft.extracted": found.in_words(), "graft.extraction_error": f"{found.error:.6f}"}
+    weights = differences(adapters, used_on, dtype) if format == "difference" else named_tensors(adapters, FILE_NAMES.get(format, format), dtype)
+    if workflow is not None:
+        said = {**said, "workflow": canonical_json(workflow, "workflow")}
+    metadata = {**lora_metadata(state, inputs, adapters, choice, format, licence, title, used_on), **said}
+    notes = (*inputs["notes"], *([f"Extracted: {said['graft.extracted']}."] if format == "extracted" else []))
+    return ExportedLora(weights, metadata, format, notes)
 
 
 def tensors_for_use(state: State, choice: str, used_on: UsedOn) -> dict[str, Tensor]:
@@ -114,16 +132,33 @@ def differences(adapters: Mapping[str, Adapter], used_on: UsedOn | None, dtype: 
     Raises:
         InputError: no transformer is given.
     """
+    return {difference_name(layer): make().to(dtype).contiguous() for layer, make in _changes(adapters, used_on).items()}
+
+
+def extracted(adapters: Mapping[str, Adapter], used_on: UsedOn | None, rank: int = 0) -> Extracted:
+    """A plain LoRA near the change of one transformer's weights.
+
+    Raises:
+        InputError: no transformer is given.
+    """
+    own = max((adapter.rank for adapter in adapters.values()), default=1)
+    return extracted_lora(_changes(adapters, used_on), rank or RANKS_PER_RANK * own)
+
+
+def _changes(adapters: Mapping[str, Adapter], used_on: UsedOn | None) -> dict[str, Callable[[], Tensor]]:
+    """{layer: makes the change [out, in] of its weight, in fp32}."""
     if used_on is None:
         raise InputError(
-            "LoRA format", expected="a transformer for the format difference, which holds the change of its very weights", found="none",
-            remedy="Connect the transformer that it will be used on.",
+            "LoRA format", expected=f"a transformer for the formats {' and '.join(FORMATS_OF_CHANGES)}, which hold the change of its very weights",
+            found="none", remedy="Connect the transformer that it will be used on.",
         )  # fmt: skip
-    changes = {}
-    for layer, adapter in adapters.items():
-        weight = used_on.weights[f"{layer}.weight"].detach().cpu().float()
-        changes[difference_name(layer)] = (adapter.changed(weight) - weight).to(dtype).contiguous()
-    return changes
+    weights = used_on.weights
+
+    def change(layer: str, adapter: Adapter) -> Tensor:
+        weight = weights[f"{layer}.weight"].detach().cpu().float()
+        return adapter.changed(weight) - weight
+
+    return {layer: partial(change, layer, adapter) for layer, adapter in adapters.items()}
 
 
 def write_lora(exported: ExportedLora, path: Path) -> None:
@@ -156,7 +191,7 @@ def lora_metadata(
     return build_metadata(
         title=title or f"LoRA after {state.step} steps",
         architecture=f"{family}/lora",
-        implementation=_IMPLEMENTATIONS.get(format, "https://github.com/comfyanonymous/ComfyUI"),
+        implementation=_IMPLEMENTATIONS.get(FILE_NAMES.get(format, format), "https://github.com/comfyanonymous/ComfyUI"),
         licence=licence or LICENCES[family],
         base_fingerprint=inputs["base_fingerprint"],
         settings=inputs["settings"],

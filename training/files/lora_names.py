@@ -123,7 +123,8 @@ def _for_file(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def _require_no_magnitudes(adapters: Mapping[str, Adapter], format: str) -> None:
     if any(adapter.magnitude is not None for adapter in adapters.values()):
         raise InputError(
-            "LoRA format", expected="diffusers or difference for a DoRA",
+            "LoRA format", expected="diffusers, difference or extracted for a DoRA",
             found=f"{format}, whose readers (ComfyUI) divide by the length of the base's weights alone: the result would be another",
-            remedy="Choose diffusers, or difference, which holds the whole change of each weight for ComfyUI.",
+            remedy="Choose diffusers; for ComfyUI difference, which holds the whole change of each weight, or extracted, a small plain LoRA near it "
+            "whose header tells its error.",
         )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -57,6 +58,19 @@ def load_controlnet_file(path: str | Path, progress: Progress = NO_PROGRESS) -> 
     weights = _read(header, report, progress)
     controlnet_from_weights(weights)  # names and shapes, all of them
     return LoadedControlNet(_in_stock_names(weights, report.layout), _LAYOUTS[report.layout], report)
+
+
+def controlnet_shapes(path: str | Path) -> tuple[Layout, dict[str, tuple[int, ...]]]:
+    """The layout of a ControlNet's file and its tensors' shapes by the engine's names, from the header alone.
+
+    Raises:
+        InputError: as `require_controlnet_file`.
+    """
+    header, report = require_controlnet_file(path)
+    stored = {name: where for name, where in own_names(header.tensors, report.prefix).items() if where not in report.quantisation.helpers}
+    empty = {with_scale_names(name): torch.empty(header.tensors[where].shape, device="meta") for name, where in stored.items()}
+    layout, own = from_any_names(empty)
+    return layout, {name: tuple(tensor.shape) for name, tensor in own.items()}
 
 
 def require_controlnet_file(path: str | Path) -> tuple[Header, FileReport]:

@@ -102,6 +102,10 @@ class LoraRecipe:
         module.notes = read.notes
         return LoraTrainable(module, self.guidance, chance)
 
+    def first_values(self, weights: Mapping[str, Tensor]) -> dict[str, Adapter]:
+        """New adapters, by layer, for a network with these weights; its chosen layers follow from their names."""
+        return self._fresh(weights, shapes_of(weights))
+
     def _read(self, shapes: Shapes) -> ReadLora:
         assert self.from_file is not None
         return read_lora(self.from_file, shapes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -54,6 +55,8 @@ class LoraModule(nn.Module):
 
     notes: tuple[str, ...] = ()
     """What the user should know of how it began."""
+    described: Mapping[str, Any] = MappingProxyType({})
+    """What an export has to know beside the recipe: goes into run.json."""
 
     def put(self, layer: str, parts: Mapping[str, nn.Module], alpha: float) -> None:
         """Adds one layer's parts."""
