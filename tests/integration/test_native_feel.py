@@ -1,4 +1,4 @@
-"""What a running ComfyUI shows of the pack: workflows that it accepts, templates, help pages, translations, tooltips."""
+"""What a running ComfyUI shows of the pack: workflows that it accepts and runs, templates, help pages, translations, tooltips."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from graft.nodes.headless.cli import main
 from graft.nodes.registry import NODE_CLASS_MAPPINGS
 from graft.nodes.server.client import ComfyServer
 from graft.nodes.server.send import graph_for, prompt_of
@@ -21,6 +22,13 @@ WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 PACK = "graft"
 """The folder among custom_nodes (server.py)."""
 USERS_FILES = {"text_encoders": ("clip_l.safetensors", "t5xxl_fp16.safetensors"), "vae": ("ae.safetensors",)}
+SMALL = (
+    "GraftDrawShapes.folder=a_few", "GraftDrawShapes.count=12", "GraftImageFolder.held_out=2", "GraftSettings.warmup_steps=0",
+    "GraftSettings.horizon_steps=3", "GraftSettings.batch_size=2", "GraftSettings.evaluate_samples=2", "GraftTrainSteps.steps=3",
+    "GraftValidationGrid.pictures=2", "GraftValidationGrid.columns=2", "GraftValidationGrid.steps=2", "EmptySD3LatentImage.batch_size=1",
+    "Without ControlNet.steps=2", "With the trained ControlNet.steps=2", "GraftReport.required_edge_f1=0",
+)  # fmt: skip
+"""The shipped workflow with little to do."""
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
@@ -128,3 +136,18 @@ def test_an_error_is_shown_at_the_inputs_that_it_is_about_and_nowhere_else(serve
     named = {error["extra_info"]["input_name"] for error in problems[settings]["errors"]}
     assert named == {"schedule", "warmup_steps", "horizon_steps", "guidance_low", "guidance_high"}
     assert all("a warm-up shorter than the horizon" in error["details"] for error in problems[settings]["errors"])
+
+
+def test_the_shipped_workflow_trains_the_same_bits_here_and_headless(server: Any, tmp_path: Path, comfyui_python: Any):
+    """In one Python with one number of threads; sampled, measured and exported in both."""
+    workflow, sets = str(ROOT / "workflows" / "nano_canny_controlnet.json"), [part for setting in SMALL for part in ("--set", setting)]
+    assert main(["run", workflow, "--server", server.url, "--output", str(tmp_path / "here"), *sets]) == 0
+    (tmp_path / PACK).symlink_to(ROOT, target_is_directory=True)  # ComfyUI's Python has no installed pack
+    places = {"PYTHONPATH": str(tmp_path), "GRAFT_INPUT": str(tmp_path / "input"), "GRAFT_RUNS": str(tmp_path / "runs")}
+    headless = comfyui_python("-m", PACK, "run", workflow, "--output", str(tmp_path / "headless"), *sets, **places)
+    assert headless.returncode == 0, headless.stderr
+    (outside,) = (file.parent for file in (tmp_path / "runs").glob("*/losses.jsonl"))
+    inside = {run.name: run for run in server.runs}[outside.name]  # found under the same key
+    steps = [path.name for path in sorted(outside.glob("step_*"))]
+    assert steps[-1] == "step_00000003"
+    assert (inside / steps[-1] / "weights.safetensors").read_bytes() == (outside / steps[-1] / "weights.safetensors").read_bytes()

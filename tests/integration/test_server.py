@@ -48,15 +48,7 @@ def server(comfyui: Path, new_server: Any, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def workflow(server: Any) -> dict[str, Any]:
-    """The whole job in API format; what is not said above has the value that its widget begins with."""
-    return {id: {"class_type": kind, "inputs": {**defaults(server, kind), **given}} for id, (kind, given) in LINKS.items()}
-
-
-def defaults(server: Any, kind: str) -> dict[str, Any]:
-    required = server.get(f"/object_info/{kind}")[kind]["input"].get("required", {})
-    found = {name: (entry[0], entry[1] if len(entry) > 1 else {}) for name, entry in required.items()}
-    listed = {name: values[0] for name, (values, _) in found.items() if isinstance(values, list) and values}
-    return listed | {name: options["default"] for name, (_, options) in found.items() if "default" in options}
+    return server.prompt(LINKS)
 
 
 def changed(workflow: dict[str, Any], node: str, **inputs: Any) -> dict[str, Any]:
@@ -65,19 +57,9 @@ def changed(workflow: dict[str, Any], node: str, **inputs: Any) -> dict[str, Any
     return other
 
 
-def runs(server: Any) -> list[Path]:
-    """The folders of the store that hold a training."""
-    return sorted(file.parent for file in (server.output / "graft" / "runs").glob("*/losses.jsonl"))
-
-
 def losses(server: Any) -> list[list[float]]:
     """The loss of every step of every run in the store."""
-    return [[record.loss for record in HistoryFile(run / "losses.jsonl").read().steps] for run in runs(server)]
-
-
-def trained_steps(server: Any) -> int:
-    """How often a step was done; one that was done again after a kill counts again."""
-    return sum((run / "losses.jsonl").read_text(encoding="utf-8").count('"loss"') for run in runs(server))
+    return [[record.loss for record in HistoryFile(run / "losses.jsonl").read().steps] for run in server.runs]
 
 
 def last_weights(run: Path) -> bytes:
@@ -87,9 +69,9 @@ def last_weights(run: Path) -> bytes:
 def test_the_whole_job_runs_and_a_second_queue_trains_nothing(server: Any, workflow: dict[str, Any]):
     made = server.run(workflow)
     assert (server.output / made.outputs[SAVE]["images"][0]["filename"]).stat().st_size > 1000
-    assert trained_steps(server) == 3
+    assert server.trained_steps() == 3
     assert set(server.run(workflow).cached) >= {"1", "5", TRAIN, SAMPLER}
-    assert trained_steps(server) == 3
+    assert server.trained_steps() == 3
 
 
 def test_a_node_downstream_trains_nothing(server: Any, workflow: dict[str, Any]):
@@ -107,30 +89,32 @@ def test_more_steps_train_only_the_rest(server: Any, workflow: dict[str, Any]):
 
 def test_without_comfyuis_cache_the_result_is_found_on_disk(server: Any, workflow: dict[str, Any]):
     server.run(workflow)
-    before = trained_steps(server)
+    before = server.trained_steps()
     server.forget()
     again = server.run(changed(workflow, SAMPLER, seed=3))
-    assert TRAIN not in again.cached and trained_steps(server) == before
+    assert TRAIN not in again.cached and server.trained_steps() == before
 
 
 def test_a_cancelled_and_killed_training_ends_as_a_straight_one(server: Any, workflow: dict[str, Any]):
     long = changed(changed(workflow, SETTINGS, seed=5, checkpoint_every=2), TRAIN, steps=12)
-    others, before = set(runs(server)), trained_steps(server)
+    others, before = set(server.runs), server.trained_steps()
     number = server.queue(long)
-    server.wait_for(lambda: trained_steps(server) >= before + 3)
+    server.wait_for(lambda: server.trained_steps() >= before + 3)
     server.post("/interrupt", {})
+    asked_at = server.trained_steps()
     assert server.finished(number)["status"]["messages"][-1][0] == "execution_interrupted"
+    assert server.trained_steps() <= asked_at + 1, "the step that was being done, and none after it"
     server.queue(long)
-    server.wait_for(lambda: trained_steps(server) >= before + 7)
+    server.wait_for(lambda: server.trained_steps() >= before + 7)
     server.kill()
     server.start()
     server.run(long)
-    (run,) = set(runs(server)) - others
+    (run,) = set(server.runs) - others
     resumed = last_weights(run)
     shutil.rmtree(run)
     server.forget()
     server.run(long)
-    assert last_weights(run) == resumed and trained_steps(server) == before + 12
+    assert last_weights(run) == resumed and server.trained_steps() == before + 12
     assert sorted(map(len, losses(server)))[-1] == 12
 
 
@@ -157,8 +141,7 @@ FROM_GRAPH: dict[str, tuple[str, dict[str, Any]]] = {
 def from_graph(server: Any, workflow: dict[str, Any]) -> dict[str, Any]:
     """The same job on pictures and hints that stock nodes have loaded and put together."""
     server.run(workflow)  # draws the pictures
-    added = {id: {"class_type": kind, "inputs": {**defaults(server, kind), **given}} for id, (kind, given) in FROM_GRAPH.items()}
-    return changed({**workflow, **added}, "5", dataset=["26", 0])
+    return changed({**workflow, **server.prompt(FROM_GRAPH)}, "5", dataset=["26", 0])
 
 
 def encoded_files(server: Any) -> dict[str, int]:
@@ -166,16 +149,16 @@ def encoded_files(server: Any) -> dict[str, int]:
 
 
 def test_pictures_and_hints_of_the_graph_are_trained_on_and_found_again(server: Any, from_graph: dict[str, Any]):
-    before = trained_steps(server)
+    before = server.trained_steps()
     server.run(from_graph)
     files = encoded_files(server)
-    assert trained_steps(server) == before + 3 and sum(name.startswith("hint-pictures-") for name in files) == 1
+    assert server.trained_steps() == before + 3 and sum(name.startswith("hint-pictures-") for name in files) == 1
     assert {"26", "5", TRAIN} <= server.run(changed(from_graph, SAMPLER, seed=4)).cached
     server.forget()
     assert "26" not in server.run(changed(from_graph, SAMPLER, seed=5)).cached
-    assert trained_steps(server) == before + 3 and encoded_files(server) == files
+    assert server.trained_steps() == before + 3 and encoded_files(server) == files
     server.run(changed(from_graph, "26", hints=["24", 0]))  # other hints: trained anew, and the pictures are found
-    assert trained_steps(server) == before + 6
+    assert server.trained_steps() == before + 6
     assert sorted(name.split("-")[0] for name in encoded_files(server).keys() - files.keys()) == ["hint"]
 
 
@@ -189,8 +172,7 @@ def test_data_of_the_graph_that_does_not_fit_is_told_on_the_node(server: Any, fr
 
 def test_the_exported_file_gives_the_same_picture_tomorrow(server: Any, workflow: dict[str, Any]):
     workflow = changed(workflow, SAMPLER, seed=6)
-    inputs = {**defaults(server, "GraftExportControlNet"), "state": [TRAIN, 0], "file_name": "mine"}
-    today = server.run({**workflow, "30": {"class_type": "GraftExportControlNet", "inputs": inputs}})
+    today = server.run({**workflow, **server.prompt({"30": ("GraftExportControlNet", {"state": [TRAIN, 0], "file_name": "mine"})})})
     (server.folder / "models" / "controlnet").mkdir(exist_ok=True)
     shutil.copy(server.output / "mine.safetensors", server.folder / "models" / "controlnet")
     version = tuple(int(part) for part in server.get("/system_stats")["system"]["comfyui_version"].split(".")[:2])
