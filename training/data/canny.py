@@ -55,6 +55,10 @@ class CannyRecipe:
         high = drawn_number(max(self.high[0], low + 1), self.high[1], "canny high", seed, sample, epoch)
         return low, high
 
+    def hint(self, picture: np.ndarray, seed: int, sample: str, epoch: int) -> np.ndarray:
+        """The edges of one picture, white on black (hints.base.Drawable): uint8 RGB [H, W, 3] of the same size."""
+        return np.repeat(canny_edges(picture, *self.thresholds(seed, sample, epoch))[:, :, None], 3, axis=2)
+
     def describe(self) -> str:
         """The recipe in words, for file metadata and reports: `canny low 100 high 180..220`."""
         return f"canny low {_range_text(self.low)} high {_range_text(self.high)}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from .canny import CannyRecipe
 from .framing import Framing
+from .hints import DrawnHint, recipe_fields, recipe_of
 from .known import KnownFiles
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Sample:
     """SHA-256 of the picture, before it is scaled."""
     hint_digest: str = ""
     """SHA-256 of its hint, where hints are given as pictures."""
+    lines: tuple[str, ...] = ()
+    """The caption's own lines, where it has several."""
     captions: tuple[str, ...] = ()
     """The texts of which each epoch draws one, where captions vary; empty where `caption` is the only one."""
     size_px: tuple[int, int] = (0, 0)
@@ -61,16 +64,16 @@ class GivenHints:
         return "given as pictures"
 
 
-HintRecipe: TypeAlias = "CannyRecipe | GivenHints"
+HintRecipe: TypeAlias = "CannyRecipe | DrawnHint | GivenHints"
 
 
 def hint_fields(recipe: HintRecipe) -> dict[str, Any]:
     """A recipe as plain values; `hint_recipe` reads them back."""
-    return {"given": True} if isinstance(recipe, GivenHints) else asdict(recipe)
+    return {"given": True} if isinstance(recipe, GivenHints) else recipe_fields(recipe)
 
 
 def hint_recipe(fields: dict[str, Any]) -> HintRecipe:
-    return GivenHints() if "given" in fields else CannyRecipe(**{side: (ends[0], ends[1]) for side, ends in fields.items()})
+    return GivenHints() if "given" in fields else recipe_of(fields)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,9 @@ class Dataset(Protocol):
         Args:
             known: what earlier calls learnt of files that have not changed, so that they are not read again; filled with what is learnt now.
         """
+
+    def look(self, known: KnownFiles | None = None) -> Iterator[Sample | Problem]:
+        """The same one by one, with what is wrong in place of samples that cannot be used. Raises InputError: nothing can be looked at."""
 
     def stamp(self) -> str:
         """Stands for names, sizes and times of all files and for all settings: `scan` gives the same while it is the same.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,12 +13,14 @@ from ..errors import InputError
 from .canny import CannyRecipe
 from .dataset import Problem, Sample, list_problems, require_held_out, require_resolution, split_held_out
 from .framing import PLAIN, Framing
+from .hints import DrawnHint, hint_key
 from .keys import content_key
 from .known import IN_MEMORY, KnownFiles
 from .picture import fit_square, read_picture
+from .policy import Policy
 from .sources.folder_tree import PICTURE_ENDINGS, FolderTree
 from .sources.record import Record
-from .sources.scan import CAPTION_LIMIT_BYTES, MISSING_CAPTION, Scanner
+from .sources.scan import CAPTION_LIMIT_BYTES, Scanner
 
 __all__ = [
     "CAPTION_LIMIT_BYTES", "PICTURE_ENDINGS", "ImageFolder", "Problem", "Sample", "list_problems", "picture_files", "read_picture",
@@ -29,8 +30,6 @@ __all__ = [
 CAPTION_ENDING = ".txt"
 # Part of every key: raise it when the same files would give other pictures or captions.
 _DATA_VERSION = 1
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class ImageFolder:
     """The folder; its sub-folders are not looked into."""
     resolution_px: int = 512
     """Side of the square to which every picture is scaled and cropped at its centre; a multiple of 16."""
-    hint: CannyRecipe = field(default_factory=CannyRecipe)
-    """How edges are made from the scaled and cropped picture."""
+    hint: CannyRecipe | DrawnHint = field(default_factory=CannyRecipe)
+    """How hints are made from the scaled and cropped picture."""
     held_out: int = 0
     """How many pictures are kept for validation and never trained on."""
     on_unreadable: Literal["stop", "skip"] = "stop"
@@ -76,15 +75,14 @@ class ImageFolder:
         Raises:
             InputError: no folder, no pictures, too few for the held-out ones; or unreadable files or missing captions, all listed.
         """
-        known = IN_MEMORY if known is None else known
-        found = list(Scanner(self.caption_missing, known).samples(self.source.entries()))
-        known.save()
-        if not found:
+        samples = self._policy.sort_out(self.look(known))
+        if not samples:
             raise _no_pictures(self.path)
-        samples = tuple(entry for entry in found if isinstance(entry, Sample))
-        self.refuse_or_skip(entry for entry in found if isinstance(entry, Problem))
         self.split(samples)
         return samples
+
+    def look(self, known: KnownFiles | None = None) -> Iterator[Sample | Problem]:
+        return Scanner(self.caption_missing, IN_MEMORY if known is None else known).samples(self.source.entries())
 
     def stamp(self) -> str:
         files = self.source.stamp()
@@ -125,7 +123,7 @@ class ImageFolder:
             samples: what `scan` gave, if that is at hand; otherwise the folder is scanned.
         """
         contents = [[sample.digest, sample.caption] for sample in (self.scan() if samples is None else samples)]
-        setup = (self.resolution_px, self.hint.low, self.hint.high, self.held_out, *self.framing.key())
+        setup = (self.resolution_px, *hint_key(self.hint), self.held_out, *self.framing.key())
         return content_key("image folder", _DATA_VERSION, contents, *setup)
 
     def refuse_or_skip(self, problems: Iterable[Problem]) -> None:
@@ -134,16 +132,12 @@ class ImageFolder:
         Raises:
             InputError: there are problems and the user did not choose to skip unreadable files.
         """
-        problems = list(problems)
-        if not problems:
-            return
-        if self.on_unreadable == "skip" and all(problem.what != MISSING_CAPTION for problem in problems):
-            logger.warning("left out of %s: %s", self.path, list_problems(problems))
-            return
-        raise InputError(
-            f"image folder {self.path}", expected="readable pictures, each with a caption in a .txt file of the same name",
-            found=list_problems(problems), remedy=_remedy(problems),
-        )  # fmt: skip
+        self._policy.refuse_or_skip(problems)
+
+    @property
+    def _policy(self) -> Policy:
+        expected = "readable pictures, each with a caption in a .txt file of the same name"
+        return Policy(f"image folder {self.path}", self.on_unreadable, expected)
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -163,14 +157,6 @@ def _no_pictures(folder: Path) -> InputError:
     inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
     remedy = f"Its sub-folders are not looked into; did you mean {folder / inner[0]}?" if inner else "Put pictures into it."
     return InputError(f"image folder {folder}", expected=f"pictures ({', '.join(PICTURE_ENDINGS)})", found="none", remedy=remedy)
-
-
-def _remedy(problems: Sequence[Problem]) -> str:
-    missing = sum(problem.what == MISSING_CAPTION for problem in problems)
-    advice = ["Write the missing captions, or set missing_captions to 'empty'."] if missing else []
-    if missing < len(problems):
-        advice.append("Replace or remove the unreadable files, or set unreadable_pictures to 'skip'.")
-    return " ".join(advice)
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -42,7 +42,7 @@ def require_matching_hints(images: Sequence[Tensor], hints: Sequence[Tensor]) ->
         remedy = "Make one hint of each picture, in the same order."
         raise InputError("hints", expected=f"as many as pictures, {pictures}", found=given, remedy=remedy)
     for number, (size, hint_size) in enumerate(zip(_sizes(images), _sizes(hints), strict=True), start=1):
-        if not _same_proportions(size, hint_size):
+        if not same_proportions(size, hint_size):
             raise InputError(
                 f"hint {number}", expected=f"the proportions of its picture, {size[1]} x {size[0]} px", found=f"{hint_size[1]} x {hint_size[0]} px",
                 remedy="Scale or crop the pictures to the training's square before the preprocessor, and let it keep their size.",
@@ -81,7 +81,7 @@ def _sizes(images: Sequence[Tensor]) -> list[tuple[int, int]]:
     return [(batch.shape[1], batch.shape[2]) for batch in images for _ in range(len(batch))]
 
 
-def _same_proportions(size: tuple[int, int], other: tuple[int, int]) -> bool:
+def same_proportions(size: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether one is the other scaled, up to the rounding of sides."""
     scale = max(other) / max(size)
     return all(abs(side * scale - own) <= max(1, PROPORTIONS_TOLERANCE * own) for side, own in zip(size, other, strict=True))

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Literal, TypeAlias
 
 from ..dataset import Problem, Sample
+from ..image_check import same_proportions
 from ..known import Fact, KnownFiles
 from ..picture_header import UnreadablePictureError, read_picture_header
 from .place import BytesPlace
@@ -32,11 +33,14 @@ class Scanner:
     known: KnownFiles
 
     def samples(self, entries: Iterable[Entry]) -> Iterator[Sample | Problem]:
-        """A sample or what is wrong for each entry, in their order; only a window of them is in memory."""
+        """A sample or what is wrong for each entry, in their order; only a window of them is in memory. What is learnt is kept at the end."""
         entries = iter(entries)
-        with ThreadPoolExecutor(READERS, thread_name_prefix="graft-scan") as readers:
-            while window := list(islice(entries, _READ_AHEAD)):
-                yield from readers.map(self._examine, window)
+        try:
+            with ThreadPoolExecutor(READERS, thread_name_prefix="graft-scan") as readers:
+                while window := list(islice(entries, _READ_AHEAD)):
+                    yield from readers.map(self._examine, window)
+        finally:
+            self.known.save()
 
     def _examine(self, entry: Entry) -> Sample | Problem:
         if isinstance(entry, Problem):
@@ -48,12 +52,12 @@ class Scanner:
         caption = self._caption(entry)
         if isinstance(caption, Problem):
             return caption
-        hint = self._hint(entry)
+        hint = self._hint(entry, (width, height))
         if isinstance(hint, Problem):
             return hint
         return Sample(
-            entry.name, caption, digest, hint, size_px=(width, height), repeats=entry.repeats, place=entry.picture,
-            hint_place=entry.hint,
+            entry.name, " ".join(caption), digest, hint, lines=caption if len(caption) > 1 else (), size_px=(width, height),
+            repeats=entry.repeats, place=entry.picture, hint_place=entry.hint,
         )  # fmt: skip
 
     def _picture(self, place: BytesPlace) -> Fact:
@@ -64,32 +68,38 @@ class Scanner:
             raise UnreadablePictureError(f"cannot be opened ({error.strerror})") from error
         return self.known.or_learn(stamp, lambda: _look_at(place.read()))
 
-    def _hint(self, record: Record) -> str | Problem:
+    def _hint(self, record: Record, size_px: tuple[int, int]) -> str | Problem:
         if record.hint is None:
             return ""
         try:
-            return self._picture(record.hint)[0]
+            digest, width, height = self._picture(record.hint)
         except UnreadablePictureError as error:
             return Problem(record.name, f"has a hint, {record.hint.name}, that {error}")
+        if same_proportions((height, width), size_px[::-1]):
+            return digest
+        return Problem(record.name, f"of {size_px[0]} x {size_px[1]} px has a hint of other proportions, {width} x {height} px")
 
-    def _caption(self, record: Record) -> str | Problem:
-        text = self._caption_text(record.caption, record)
-        if isinstance(text, Problem) or text:
-            return text
+    def _caption(self, record: Record) -> tuple[str, ...] | Problem:
+        """Its lines; a single empty one where there is no caption and that is allowed."""
+        lines = self._caption_lines(record)
+        if isinstance(lines, Problem) or lines:
+            return lines
         if self.caption_missing == "folder name" and record.fallback_caption:
-            return record.fallback_caption
-        return "" if self.caption_missing == "empty" else Problem(record.name, MISSING_CAPTION)
+            return (record.fallback_caption,)
+        return ("",) if self.caption_missing == "empty" else Problem(record.name, MISSING_CAPTION)
 
-    def _caption_text(self, caption: str | BytesPlace, record: Record) -> str | Problem:
-        name, text = record.name, caption
+    def _caption_lines(self, record: Record) -> tuple[str, ...] | Problem:
+        caption, name = record.caption, record.name
         try:
-            if isinstance(caption, BytesPlace):
-                inner, slash, _ = record.name.rpartition("/")
-                name, text = f"{inner}{slash}{caption.name}", self.known.or_learn(caption.stamp(), lambda: [_decoded(caption.read())])[0]
-            assert isinstance(text, str)
-            return _one_line(text)
-        except (UnreadablePictureError, OSError, ValueError) as error:
-            return Problem(name, f"cannot be opened ({error.strerror})" if isinstance(error, OSError) else str(error))
+            if isinstance(caption, str):
+                return _lines(caption)
+            inner, slash, _ = record.name.rpartition("/")
+            name, place = f"{inner}{slash}{caption.name}", caption
+            return _lines(self.known.or_learn(place.stamp(), lambda: [_decoded(place.read())])[0])
+        except OSError as error:
+            return Problem(name, f"cannot be opened ({error.strerror})")
+        except ValueError as error:
+            return Problem(name, str(error))
 
 
 def _look_at(data: bytes) -> Fact:
@@ -106,8 +116,9 @@ def _decoded(data: bytes) -> str:
         raise ValueError("is not UTF-8 text") from error
 
 
-def _one_line(text: str) -> str:
-    """Every run of white space, line ends included, as one space."""
+def _lines(text: str) -> tuple[str, ...]:
+    """Lines that are not blank, every run of white space as one space."""
     if len(text) > CAPTION_LIMIT_BYTES:
         raise ValueError(f"has a caption of {len(text):,} characters, more than the limit of {CAPTION_LIMIT_BYTES:,}")
-    return " ".join(text.split())
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return tuple(line for line in lines if line)
