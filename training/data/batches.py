@@ -1,10 +1,12 @@
 """Batches for training: which samples belong to a step follows from seed and step alone, and worker threads have them ready.
 
-Epochs follow one another without a gap: each is a permutation of all samples, and a batch may end one and begin the next.
+Epochs follow one another without a gap: each is a permutation of all samples, and a batch may end one and begin the next. Where pictures lie in
+buckets, or come more or less often, order.py says how.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +19,9 @@ from torch import Tensor
 from ..errors import InputError
 from .encode_pictures import SHARED_SEED
 from .encoded import Encoded, EncodedSample
-from .keys import content_key
+from .order import BucketOrder, permutation
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,20 @@ def batch_indices(seed: int, step: int, batch_size: int, size: int) -> list[tupl
 
 def load_batch(encoded: Encoded, indices: Sequence[tuple[int, int]], seed: int) -> Batch:
     """Reads training samples, given as (sample, epoch), with the hints that `seed` draws for them."""
-    return _load(encoded, [encoded.train[sample] for sample, _ in indices], indices, seed)
+    return _load(encoded, [encoded.seen(sample, seed, epoch) for sample, epoch in indices], indices, seed)
 
 
 def held_out_batch(encoded: Encoded, positions: Sequence[int]) -> Batch:
-    """Reads held-out samples by position; their hints are the same for every training."""
+    """Reads held-out samples of one size by position; their hints are the same for every training."""
     return _load(encoded, [encoded.held_out[position] for position in positions], [(position, 0) for position in positions], SHARED_SEED)
+
+
+def held_out_batches(encoded: Encoded, count: int, batch_size: int) -> list[list[int]]:
+    """The first `count` held-out positions in batches of one size, in the order of the positions where all have the same."""
+    groups = encoded.groups("held out")
+    kinds = [0] * count if groups is None else groups[:count].tolist()
+    together = [[position for position in range(count) if kinds[position] == kind] for kind in sorted(set(kinds))]
+    return [alike[first : first + batch_size] for alike in together for first in range(0, len(alike), batch_size)]
 
 
 class Batches:
@@ -93,6 +105,7 @@ class Batches:
         self._encoded, self._seed, self._batch_size, self._ahead, self._end_step = encoded, seed, batch_size, ahead, end_step
         self._readers = ThreadPoolExecutor(workers, thread_name_prefix="graft-batches") if workers else None
         self._waiting: dict[int, Future[Batch]] = {}
+        self._order = _order_of(encoded, seed, batch_size)
 
     def batch(self, step: int) -> Batch:
         """The batch of an absolute step; the same content on every call, whichever steps were asked for before."""
@@ -113,8 +126,14 @@ class Batches:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def indices(self, step: int) -> list[tuple[int, int]]:
+        """(sample, epoch) for each place in the batch of an absolute step."""
+        if self._order is not None:
+            return self._order.indices(step)
+        return batch_indices(self._seed, step, self._batch_size, self._encoded.train_size)
+
     def _load(self, step: int) -> Batch:
-        return load_batch(self._encoded, batch_indices(self._seed, step, self._batch_size, self._encoded.train_size), self._seed)
+        return load_batch(self._encoded, self.indices(step), self._seed)
 
     def _read_ahead(self, readers: ThreadPoolExecutor, step: int) -> None:
         end = step + 1 + self._ahead
@@ -133,10 +152,20 @@ def _load(encoded: Encoded, samples: Sequence[EncodedSample], indices: Sequence[
     return Batch(encoded.latents(samples), text, pooled, hint, empty_text, empty_pooled, tuple(indices))
 
 
+def _order_of(encoded: Encoded, seed: int, batch_size: int) -> BucketOrder | None:
+    """None where all samples have one size and come once in each epoch."""
+    groups, rates = encoded.groups("train"), encoded.rates
+    if groups is None and (rates is None or (rates == 1).all()):
+        return None
+    order = BucketOrder(encoded.train_size, groups, rates, encoded.sizes, seed, batch_size)
+    for line in order.describe():
+        logger.info("%s", line)
+    return order
+
+
 @lru_cache(maxsize=8)
 def _epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
-    """A permutation of range(size). RandomState, because numpy promises never to change its numbers (NEP 19)."""
-    key = np.frombuffer(bytes.fromhex(content_key("order", seed, epoch)), dtype="<u4")
-    order = np.random.RandomState(key.astype(np.uint32)).permutation(size)
+    """A permutation of range(size), the same on every machine and for all time."""
+    order = permutation(size, "order", seed, epoch)
     order.flags.writeable = False
     return order

@@ -1,28 +1,37 @@
-"""Encoding a data set once: pictures, latents, text embeddings and hints, each part in shards under the key of what it depends on.
+"""Encoding a data set once: pictures, latents, text embeddings and hints, each row known by what it depends on.
 
-So a changed caption encodes only text again, and hints for another ControlNet layout are added to what is there. Every part is made
-shard by shard: memory does not depend on the number of pictures, and an interruption costs at most the shard that was being made.
+So a changed caption encodes only its text again, a changed picture only itself, and hints for another ControlNet layout are added to what is
+there. Every part is made shard by shard: memory does not depend on the number of pictures, and an interruption costs at most the shard that was
+being made. A data set whose files have not changed since is found by their sizes and times alone: nothing of it is read.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ..errors import InputError
-from ..files.write import require_writable_folder
+from ..files.write import require_writable_folder, write_bytes
 from ..flux_space import FLUX_LATENT_SPACE, LatentSpace
 from ..progress import NO_PROGRESS, Progress
-from .dataset import Dataset, GivenHints, Sample
+from .canny import CannyRecipe
+from .dataset import Dataset, GivenHints, Problem, Sample
 from .encode_latents import ImageEncoder, LatentParts
 from .encode_pictures import PictureParts
 from .encode_text import TextEncoder, TextParts
-from .encoded import Encoded, EncodedSample, HintForm, load_index, save_index
-from .keys import content_key
-from .shards import Rows, Shelf, remove_leftovers
+from .encoded import Encoded, HintForm, load_index, save_index
+from .index import Entry
+from .keys import KeyPart, content_key
+from .known import known_in
+from .kohya_latents import NO_FOUND_LATENTS, FoundLatents
+from .picture_header import UnreadablePictureError
+from .shards import DamagedShardError, Rows
+from .shelf import Shelf, remove_leftovers
 
 __all__ = ["FLUX_LATENT_SPACE", "Encoded", "HintForm", "ImageEncoder", "LatentSpace", "TextEncoder", "encode_dataset"]
 
@@ -45,6 +54,7 @@ def encode_dataset(
     hint_form: HintForm = "pixels",
     hint_variants: int = 4,
     latent_space: LatentSpace = FLUX_LATENT_SPACE,
+    kohya_latents: bool = False,
 ) -> Encoded:
     """Encodes what is not on disk yet, and returns the handle to all of it.
 
@@ -57,29 +67,19 @@ def encode_dataset(
         folder: where shards lie; data sets may share it.
         progress: hears of each part in turn.
         hint_form: what the ControlNet takes.
-        hint_variants: for latent hints with drawn thresholds, how many hints per picture are encoded ahead.
+        hint_variants: for latent hints that are drawn, how many hints per picture are encoded ahead.
         latent_space: shift and scale of the transformer's latents.
+        kohya_latents: whether latents that kohya's FLUX trainers cached beside the pictures are taken as they are.
 
     Raises:
         InputError: bad pictures or captions, all listed; a folder that cannot be written; encoders whose output cannot be used.
     """
-    variants = _hint_variants(dataset, hint_form, hint_variants)
-    shelf = Shelf(require_writable_folder(folder, "folder for encoded data"), progress)
-    samples = dataset.scan()
-    setup = (_INDEX_VERSION, image_identity, text_identity, latent_space.shift, latent_space.scale, hint_form, variants)
-    key = content_key("encoded", dataset.key(samples), *setup)
-    encoded = load_index(shelf.folder, key)
-    if encoded is None:
-        remove_leftovers(shelf.folder)
-        pictures = PictureParts(dataset, samples, shelf)
-        # Pictures first: whatever is wrong with them is said before an encoder has worked for nothing.
-        rows = pictures.pictures()
-        latents = LatentParts(rows, pictures, encode_images, image_identity, latent_space)
-        with torch.no_grad():
-            parts = {"pictures": rows, "latents": latents.latents(), **_hint_parts(pictures, latents, hint_form, variants)}
-            parts |= _text_parts(samples, TextParts(encode_text, text_identity, shelf))
-        encoded = _handle(key, pictures, parts, hint_form, variants)
-        save_index(encoded, key)
+    work = _Work(
+        dataset=dataset, encode_images=encode_images, encode_text=encode_text, image_identity=image_identity, text_identity=text_identity,
+        shelf=Shelf(require_writable_folder(folder, "folder for encoded data"), progress), hint_form=hint_form,
+        variants=_hint_variants(dataset, hint_form, hint_variants), space=latent_space, kohya_latents=kohya_latents,
+    )  # fmt: skip
+    encoded = work.remembered() or work.whole()
     dataset.refuse_or_skip(encoded.skipped)
     return encoded
 
@@ -94,40 +94,131 @@ def _hint_variants(dataset: Dataset, hint_form: HintForm, hint_variants: int) ->
     return 1 if dataset.hint.is_fixed else hint_variants
 
 
-def _hint_parts(pictures: PictureParts, latents: LatentParts, hint_form: HintForm, variants: int) -> dict[str, Rows]:
-    if isinstance(pictures.dataset.hint, GivenHints):
-        return {} if hint_form == "none" else _given_hint_parts(pictures, latents, hint_form)
-    if hint_form == "latents":
-        return {"hints": latents.hints(variants)}
-    # Drawn pixel hints are made from the pictures while training goes on.
-    return {"edges": pictures.fixed_edges(latents.pictures)} if hint_form == "pixels" and pictures.dataset.hint.is_fixed else {}
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """One data set with its encoders."""
+
+    dataset: Dataset
+    encode_images: ImageEncoder
+    encode_text: TextEncoder
+    image_identity: str
+    text_identity: str
+    shelf: Shelf
+    hint_form: HintForm
+    variants: int
+    space: LatentSpace
+    kohya_latents: bool
+
+    @property
+    def setup(self) -> list[KeyPart]:
+        """What the index depends on beside the data."""
+        kohya: list[KeyPart] = ["kohya"] if self.kohya_latents else []
+        identities = (self.image_identity, self.text_identity)
+        return [_INDEX_VERSION, *identities, self.space.shift, self.space.scale, self.hint_form, self.variants, *kohya]
+
+    def remembered(self) -> Encoded | None:
+        """What an earlier call has made of the same files, if none has changed since; nothing but names, sizes and times is looked at."""
+        try:
+            key = json.loads(self._note(self.dataset.stamp()).read_text("ascii"))["index"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return load_index(self.shelf.folder, str(key))
+
+    def whole(self) -> Encoded:
+        """Scans, and makes what is missing; a damaged shard that is met on the way is removed and made again."""
+        stamp = self.dataset.stamp()  # from before anything is read
+        scanned = self.dataset.scan(known_in(self.shelf.folder))
+        samples, problems = _frameable(self.dataset, scanned)
+        self.dataset.refuse_or_skip(problems)
+        found = FoundLatents(samples, self.dataset.framing, self.dataset.resolution_px) if self.kohya_latents else NO_FOUND_LATENTS
+        key = content_key("encoded", self.dataset.key(scanned), *self.setup, *found.key())
+        encoded = load_index(self.shelf.folder, key)
+        while encoded is None:
+            try:
+                encoded = self._made(key, samples, problems, found)
+            except DamagedShardError as error:
+                if Path(error.subject).exists():
+                    raise
+                logger.warning("%s: made again", error)
+        if stamp and not self.kohya_latents:
+            self._write_note(stamp, key)
+        return encoded
+
+    def _made(self, key: str, samples: Sequence[Sample], problems: Sequence[Problem], found: FoundLatents) -> Encoded:
+        remove_leftovers(self.shelf.folder)
+        pictures = PictureParts(self.dataset, samples, self.shelf)
+        # Pictures first: whatever is wrong with them is said before an encoder has worked for nothing.
+        rows = pictures.pictures()
+        latents = LatentParts(rows, pictures, self.encode_images, self.image_identity, self.space, found)
+        captions = sorted({text for sample in samples for text in texts_of(sample)})
+        with torch.no_grad():
+            parts = {"pictures": rows, "latents": latents.latents(), **self._hint_parts(pictures, latents)}
+            parts |= _text_parts(captions, TextParts(self.encode_text, self.text_identity, self.shelf))
+        self._save(key, pictures, captions, parts, [*problems, *pictures.skipped(rows)])
+        encoded = load_index(self.shelf.folder, key)
+        assert encoded is not None, "an index that was just written is there"
+        return encoded
+
+    def _hint_parts(self, pictures: PictureParts, latents: LatentParts) -> dict[str, Rows]:
+        recipe = self.dataset.hint
+        if self.hint_form == "none":
+            return {}
+        if isinstance(recipe, GivenHints):
+            rows = pictures.given_hints()
+            return {"hint pictures": rows, **({"hints": latents.given_hints(rows)} if self.hint_form == "latents" else {})}
+        if self.hint_form == "latents":
+            return {"hints": latents.hints(self.variants)}
+        # Drawn pixel hints are made from the pictures while training goes on.
+        return {"edges": pictures.fixed_edges(latents.pictures)} if isinstance(recipe, CannyRecipe) and recipe.is_fixed else {}
+
+    def _save(self, key: str, pictures: PictureParts, captions: Sequence[str], parts: dict[str, Rows], skipped: Sequence[Problem]) -> None:
+        dataset, unusable = self.dataset, {problem.name for problem in skipped}
+        usable = [(row, sample) for row, sample in enumerate(pictures.samples) if sample.name not in unusable]
+        split = dataset.split([sample for _, sample in usable])
+        sizes = [dataset.framing.size(sample.size_px, dataset.resolution_px) for _, sample in usable]
+        numbers = {size: number for number, size in enumerate(sorted(set(sizes)))}
+        text_rows = {caption: row for row, caption in enumerate(captions)}
+        entries = [
+            Entry(sample.name, sample.digest, row * pictures.views, [text_rows[text] for text in texts_of(sample)], numbers[size], rate_of(sample))
+            for (row, sample), size in zip(usable, sizes, strict=True)
+        ]
+        logger.info("%d samples to train on, %d held out, %d files in all", len(split[0]), len(split[1]), len(pictures.samples))
+        facts = {
+            "key": content_key(key, sorted(unusable)), "resolution_px": dataset.resolution_px, "recipe": dataset.hint, "hint_form": self.hint_form,
+            "hint_variants": self.variants, "views": pictures.views, "sizes": sorted(numbers), "skipped": skipped,
+        }  # fmt: skip
+        save_index(self.shelf.folder, key, facts, entries, captions, split, parts)
+
+    def _note(self, stamp: str) -> Path:
+        """Where the index's key is kept under a stamp of the files."""
+        return self.shelf.folder / f"unchanged-{content_key('unchanged', stamp, *self.setup)[:40]}.json"
+
+    def _write_note(self, stamp: str, key: str) -> None:
+        write_bytes(self._note(stamp), json.dumps({"index": key}).encode("ascii"))
 
 
-def _given_hint_parts(pictures: PictureParts, latents: LatentParts, hint_form: HintForm) -> dict[str, Rows]:
-    rows = pictures.given_hints()
-    return {"hint pictures": rows, **({"hints": latents.given_hints(rows)} if hint_form == "latents" else {})}
+def texts_of(sample: Sample) -> tuple[str, ...]:
+    """The texts of which each epoch draws one."""
+    return sample.captions or (sample.caption,)
 
 
-def _text_parts(samples: Sequence[Sample], text: TextParts) -> dict[str, Rows]:
+def rate_of(sample: Sample) -> float:
+    """How often a sample comes in an epoch."""
+    return sample.repeats * sample.weight
+
+
+def _frameable(dataset: Dataset, samples: Sequence[Sample]) -> tuple[list[Sample], list[Problem]]:
+    """Those that there is a bucket for, and those that are too small."""
+    fitting, problems = [], []
+    for sample in samples:
+        try:
+            dataset.framing.size(sample.size_px, dataset.resolution_px)
+            fitting.append(sample)
+        except UnreadablePictureError as error:
+            problems.append(Problem(sample.name, str(error)))
+    return fitting, problems
+
+
+def _text_parts(captions: Sequence[str], text: TextParts) -> dict[str, Rows]:
     empty = text.empty()
-    return {"empty text": empty, "text": text.captions(_captions(samples), empty)}
-
-
-def _captions(samples: Sequence[Sample]) -> list[str]:
-    return sorted({sample.caption for sample in samples})
-
-
-def _handle(key: str, pictures: PictureParts, parts: dict[str, Rows], hint_form: HintForm, variants: int) -> Encoded:
-    dataset, samples = pictures.dataset, pictures.samples
-    skipped = pictures.skipped(parts["pictures"])
-    text_rows = {caption: row for row, caption in enumerate(_captions(samples))}
-    unusable = {problem.name for problem in skipped}
-    read = [(row, sample) for row, sample in enumerate(samples) if sample.name not in unusable]
-    usable = [EncodedSample(sample.name, sample.digest, sample.caption, row, text_rows[sample.caption]) for row, sample in read]
-    train, held_out = dataset.split([sample for _, sample in read])
-    logger.info("%d samples to train on, %d held out, %d files in all", len(train), len(held_out), len(samples))
-    return Encoded(
-        folder=pictures.shelf.folder, key=content_key(key, sorted(unusable)), resolution_px=dataset.resolution_px, recipe=dataset.hint,
-        hint_form=hint_form, hint_variants=variants, train=tuple(usable[position] for position in train),
-        held_out=tuple(usable[position] for position in held_out), skipped=tuple(skipped), parts=parts,
-    )  # fmt: skip
+    return {"empty text": empty, "text": text.captions(captions, empty)}

@@ -1,9 +1,12 @@
-"""The parts that the autoencoder makes: latents of the pictures, and of edge pictures for ControlNets that take latent hints."""
+"""The parts that the autoencoder makes: latents of the pictures, and of hint pictures for ControlNets that take latent hints."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -11,17 +14,35 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..flux_space import LatentSpace
-from .canny import edge_pixels
-from .dataset import GivenHints
+from ..out_of_memory import let_go, ran_out, release_cached_memory
 from .encode_pictures import PictureParts
 from .keys import KeyPart
-from .shards import Report, Rows, Shard, ShardPlan, batches_of
+from .kohya_latents import NO_FOUND_LATENTS, FoundLatents
+from .shards import Report, Rows, Shard, ShardPlan
 
 ImageEncoder: TypeAlias = Callable[[Tensor], Tensor]
 """Pixels [B, 3, H, W] fp32 in 0..1 -> raw latents [B, C, H/8, W/8]."""
+PixelsOf: TypeAlias = Callable[[Sequence[int]], Tensor]
 
 # Part of every key: raise it when the same pictures would give other latents.
 _LATENTS_VERSION = 1
+MOST_AT_ONCE = 16
+PIXELS_AT_ONCE = 16 * 512 * 512
+"""Encoded together to begin with: 16 pictures of up to 512 x 512, 4 of 1024 x 1024; half as many whenever memory runs out."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Pace:
+    """How many pictures the autoencoder is given at once."""
+
+    size: int = MOST_AT_ONCE
+
+    def slower(self) -> bool:
+        """Half as many from now on; False if it is a single one already."""
+        self.size //= 2
+        return self.size > 0
 
 
 @dataclass(frozen=True)
@@ -33,59 +54,107 @@ class LatentParts:
     encode_images: ImageEncoder
     identity: str
     space: LatentSpace
+    found: FoundLatents = NO_FOUND_LATENTS
+    """Latents of pictures that another program has encoded."""
+    pace: Pace = field(default_factory=Pace)
 
     def latents(self) -> Rows:
         """Latents of all pictures: fp32 rows [C, H/8, W/8]."""
 
         def make(plan: ShardPlan, report: Report) -> Shard:
-            batches = [self._encode(_pixels(self.pictures.stack("pictures", rows)), rows) for rows in batches_of(plan, report)]
-            return {"latents": torch.cat(batches)}, {}
+            known = {row: latent for row in plan.rows if (latent := self.found.read(row)) is not None}
+            missing = [row for row in plan.rows if row not in known]
+            made = dict(zip(missing, self._encoded(missing, report, partial(self._stored, self.pictures, "pictures")), strict=True))
+            return {"latents": torch.stack([known[row] if row in known else made[row] for row in plan.rows])}, {}
 
-        return self._rows("latents", self.parts.digests, make, "latent")
+        return self._rows("latents", self.found.contents(self.parts.contents), make, "latent")
 
     def hints(self, variants: int) -> Rows:
-        """Latents of edge pictures, white on black, with `variants` draws of the thresholds: fp32 rows [variants, C, H/8, W/8]."""
+        """Latents of drawn hints with `variants` draws: fp32 rows [variants, C, H/8, W/8]."""
 
         def make(plan: ShardPlan, report: Report) -> Shard:
-            return {"hints": torch.cat([self._encode_variants(rows, variants) for rows in batches_of(plan, report)])}, {}
+            def so_far(variant: int, rows: int) -> None:
+                report((variant * len(plan.rows) + rows) // variants)
 
-        recipe = self.parts.dataset.hint
-        assert not isinstance(recipe, GivenHints), "they are encoded by given_hints"
-        return self._rows("hints", self.parts.digests, make, "hint latent", recipe.low, recipe.high, variants)
+            each = [self._encoded(plan.rows, partial(so_far, variant), partial(self._drawn, variant)) for variant in range(variants)]
+            return {"hints": torch.stack([torch.stack(latents) for latents in each], dim=1)}, {}
+
+        return self._rows("hints", self.parts.contents, make, "hint latent", *self.parts.hint_setup(), variants)
 
     def given_hints(self, hint_pictures: Rows) -> Rows:
         """Latents of hints that come as pictures: fp32 rows [1, C, H/8, W/8], as `hints` has them with one variant."""
 
         def make(plan: ShardPlan, report: Report) -> Shard:
-            batches = [self._encode(_pixels(hint_pictures.stack("hint pictures", rows)), rows) for rows in batches_of(plan, report)]
-            return {"hints": torch.cat(batches).unsqueeze(1)}, {}
+            latents = self._encoded(plan.rows, report, partial(self._stored, hint_pictures, "hint pictures"))
+            return {"hints": torch.stack(latents).unsqueeze(1)}, {}
 
-        return self._rows("given-hints", self.parts.hint_digests, make, "hint latent")
+        return self._rows("given-hints", self.parts.hint_contents, make, "hint latent")
 
-    def _encode_variants(self, rows: Sequence[int], variants: int) -> Tensor:
-        edges = [torch.from_numpy(self.parts.edges(self.pictures, rows, variant)) for variant in range(variants)]
-        return torch.stack([self._encode(edge_pixels(each), rows) for each in edges], dim=1)
+    def _stored(self, rows: Rows, tensor: str, wanted: Sequence[int]) -> Tensor:
+        return _pixels(rows.stack(tensor, wanted))
 
-    def _encode(self, pixels: Tensor, rows: Sequence[int]) -> Tensor:
-        raw = self.encode_images(pixels).detach().cpu().float()
+    def _drawn(self, variant: int, wanted: Sequence[int]) -> Tensor:
+        return _pixels(torch.from_numpy(self.parts.drawn_hints(self.pictures, wanted, variant)))
+
+    def _encoded(self, rows: Sequence[int], report: Report, pixels_of: PixelsOf) -> list[Tensor]:
+        """The latents of some rows of one size, fp32 [C, H/8, W/8] each; pixels are read ahead in a thread while the autoencoder works."""
+        if not rows:
+            return []
+        size = self._at_once(rows[0])
+        batches, latents = [rows[first : first + size] for first in range(0, len(rows), size)], []
+        with ThreadPoolExecutor(1, thread_name_prefix="graft-pixels") as ahead:
+            coming = ahead.submit(pixels_of, batches[0])
+            for number, batch in enumerate(batches):
+                pixels = coming.result()
+                if number + 1 < len(batches):
+                    coming = ahead.submit(pixels_of, batches[number + 1])
+                latents += self._encode(pixels, batch)
+                report(len(latents))
+        return latents
+
+    def _at_once(self, row: int) -> int:
+        groups, side = self.parts.groups, self.parts.dataset.resolution_px
+        width, height = (side, side) if groups is None else groups[row]
+        return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (width * height)))
+
+    def _encode(self, pixels: Tensor, rows: Sequence[int]) -> list[Tensor]:
+        """Where memory runs out, in smaller batches, down to one picture at a time."""
+        latents: list[Tensor] = []
+        while len(latents) < len(rows):
+            part = slice(len(latents), len(latents) + self.pace.size)
+            said = ""
+            try:
+                latents += self._checked(self.encode_images(pixels[part]), rows[part])
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error) or min(self.pace.size, len(rows)) == 1:
+                    raise
+                said = let_go(error)
+            if said:
+                release_cached_memory(pixels.device)
+                self.pace.size = min(self.pace.size, len(rows))
+                self.pace.slower()
+                logger.info("the autoencoder ran out of memory (%s): %d pictures at once from now on", said, self.pace.size)
+        return latents
+
+    def _checked(self, encoded: Tensor, rows: Sequence[int]) -> list[Tensor]:
+        raw = encoded.detach().cpu().float()
         if raw.ndim != 4 or raw.shape[0] != len(rows):
             expected = f"latents [{len(rows)}, C, H, W]"
             raise InputError("autoencoder", expected=expected, found=list(raw.shape), remedy="Connect another VAE.")
         if not raw.isfinite().all():
-            broken = [row for row, latent in zip(rows, raw, strict=True) if not latent.isfinite().all()]
-            found = f"non-finite values for {', '.join(self.parts.samples[row].name for row in broken)}"
+            names = [self.parts.samples[row // self.parts.views].name for row, latent in zip(rows, raw, strict=True) if not latent.isfinite().all()]
             remedy = "Run the autoencoder in BF16 or FP32: in FP16 many overflow."
-            raise InputError("autoencoder", expected="finite latents", found=found, remedy=remedy)
-        return (raw - self.space.shift) * self.space.scale
+            raise InputError("autoencoder", expected="finite latents", found=f"non-finite values for {', '.join(names)}", remedy=remedy)
+        return list((raw - self.space.shift) * self.space.scale)
 
     def _rows(
         self, kind: str, contents: Sequence[KeyPart], make: Callable[[ShardPlan, Report], Shard], unit: str, *setup: KeyPart
     ) -> Rows:
         parts = self.parts
         base = (_LATENTS_VERSION, self.identity, parts.dataset.resolution_px, self.space.shift, self.space.scale)
-        return parts.shelf.rows(kind, contents, parts.rows_per_shard, make, unit, *base, *setup)
+        return parts.shelf.rows(kind, contents, parts.rows_per_shard, make, unit, *base, *setup, groups=parts.groups)
 
 
 def _pixels(pictures: Tensor) -> Tensor:
     """uint8 [B, H, W, 3] -> fp32 [B, 3, H, W] in 0..1."""
-    return pictures.permute(0, 3, 1, 2).float().div(255).contiguous()
+    return pictures.permute(0, 3, 1, 2).contiguous().float().div_(255)

@@ -1,28 +1,37 @@
-"""The first part of an encoded data set: every picture decoded, scaled and cropped once; and edges with fixed thresholds."""
+"""The first part of an encoded data set: every picture decoded, scaled and cropped once in each of its views; and what is drawn from it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+from .buckets import Size
 from .canny import CannyRecipe, canny_edges
-from .dataset import Dataset, Problem, Sample
+from .dataset import Dataset, GivenHints, Problem, Sample
+from .hints import HINT_PARTS_VERSION, hint_key
+from .keys import KeyPart
 from .picture_header import UnreadablePictureError
-from .shards import Report, Rows, Shard, ShardPlan, Shelf, batches_of, rows_for
+from .shards import Report, Rows, Shard, ShardPlan, batches_of, rows_for
+from .shelf import Shelf
 
 # The seed of thresholds that do not belong to one training: variants encoded ahead, and hints of held-out pictures.
 SHARED_SEED = 0
-_DECODERS = 2
+MOST_WORKERS = 8
+ROWS_AT_ONCE = 16
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class PictureParts:
-    """Makes what needs no encoder. `unreadable` fills up while pictures are decoded."""
+    """Makes what needs no encoder. Row `sample * views + view` is one view of one sample. `unreadable` fills up while pictures are decoded."""
 
     dataset: Dataset
     samples: Sequence[Sample]
@@ -35,89 +44,168 @@ class PictureParts:
         Raises:
             InputError: pictures cannot be decoded and the user did not choose to skip them; all are listed.
         """
-        with ThreadPoolExecutor(_DECODERS, thread_name_prefix="graft-decode") as decoders:
-            rows = self.shelf.rows(
-                "pictures", self.digests, self.rows_per_shard, lambda plan, report: self._decode(decoders, plan, report),
-                "picture", self.dataset.resolution_px,
-            )  # fmt: skip
+        rows = self._rows("pictures", self.contents, self._decode, "picture")
         self.dataset.refuse_or_skip(self.unreadable)
         return rows
 
     def skipped(self, pictures: Rows) -> list[Problem]:
         """The pictures whose rows are black, as their shards say."""
-        problems = []
+        black: dict[tuple[int, int], str] = {}
         for shard in range(len(pictures.names)):
             entries = json.loads(pictures.header(shard).metadata.get("unreadable", "[]"))
-            problems += [Problem(self.samples[shard * pictures.rows_per_shard + place].name, what) for place, what in entries]
-        return problems
+            black |= {(shard, place): what for place, what in entries}
+        if not black:
+            return []
+        plain = range(0, len(pictures), self.views)
+        return [Problem(self.samples[row // self.views].name, black[pictures.place_of(row)]) for row in plain if pictures.place_of(row) in black]
 
     def fixed_edges(self, pictures: Rows) -> Rows:
         """Edges of all pictures with the recipe's fixed thresholds, eight pixels to a byte: uint8 rows [H, W/8]."""
 
         def make(plan: ShardPlan, report: Report) -> Shard:
-            packed = [np.packbits(self.edges(pictures, rows, 0) > 0, axis=-1) for rows in batches_of(plan, report)]
+            packed = [np.packbits(self.edges(pictures, rows, 0) > 0, axis=-1) for rows in batches_of(plan, report, ROWS_AT_ONCE)]
             return {"edges": torch.from_numpy(np.concatenate(packed))}, {}
 
         recipe = self._canny()
-        return self.shelf.rows(
-            "edges", self.digests, self.rows_per_shard, make, "hint", self.dataset.resolution_px, recipe.low, recipe.high
-        )
+        return self._rows("edges", self.contents, make, "hint", recipe.low, recipe.high)
 
     def edges(self, pictures: Rows, rows: Sequence[int], variant: int) -> np.ndarray:
         """Edges of some rows with the thresholds of one variant: uint8 [len(rows), H, W] in {0, 255}."""
-        pairs = [self._canny().thresholds(SHARED_SEED, self.samples[row].digest, variant) for row in rows]
-        return np.stack([canny_edges(pictures.read("pictures", row).numpy(), *pair) for row, pair in zip(rows, pairs, strict=True)])
+        recipe = self._canny()
+
+        def drawn(row: int) -> np.ndarray:
+            return canny_edges(pictures.read("pictures", row).numpy(), *recipe.thresholds(SHARED_SEED, self._digest(row), variant))
+
+        with workers("hint") as run:
+            return np.stack(list(run(drawn, rows)))
+
+    def drawn_hints(self, pictures: Rows, rows: Sequence[int], variant: int) -> np.ndarray:
+        """Hints of some rows by the data set's recipe, as pictures: uint8 [len(rows), H, W, 3]."""
+        recipe = self.dataset.hint
+        assert not isinstance(recipe, GivenHints), "given hints are not drawn"
+
+        def drawn(row: int) -> np.ndarray:
+            return recipe.hint(pictures.read("pictures", row).numpy(), SHARED_SEED, self._digest(row), variant)
+
+        with workers("hint") as run:
+            return np.stack(list(run(drawn, rows)))
 
     def given_hints(self) -> Rows:
-        """Hints that come as pictures: uint8 rows [H, W, 3].
+        """Hints that come as pictures, cut like their pictures: uint8 rows [H, W, 3].
 
         Raises:
             InputError: they cannot be read any more.
         """
 
         def make(plan: ShardPlan, report: Report) -> Shard:
-            hints = [torch.from_numpy(self.dataset.read_hint(self.samples[row])) for rows in batches_of(plan, report) for row in rows]
-            return {"hint pictures": torch.stack(hints)}, {}
+            with workers("hint") as run:
+                hints = list(_reported(run(self._given_hint, plan.rows), report))
+            return {"hint pictures": torch.from_numpy(np.stack(hints))}, {}
 
-        return self.shelf.rows("hint-pictures", self.hint_digests, self.rows_per_shard, make, "hint picture", self.dataset.resolution_px)
-
-    @property
-    def hint_digests(self) -> list[str]:
-        """What given hints are known by."""
-        return [sample.hint_digest for sample in self.samples]
+        return self._rows("hint-pictures", self.hint_contents, make, "hint picture")
 
     @property
-    def digests(self) -> list[str]:
-        """What the rows' contents are known by."""
-        return [sample.digest for sample in self.samples]
+    def views(self) -> int:
+        """Rows of each sample."""
+        return self.dataset.framing.views
+
+    @property
+    def contents(self) -> list[KeyPart]:
+        """What the rows' pixels are known by."""
+        framing, resolution_px = self.dataset.framing, self.dataset.resolution_px
+        if framing.is_plain:
+            return [sample.digest for sample in self.samples]
+        return [
+            framing.view_key(view, sample.digest, sample.size_px, resolution_px) for sample in self.samples for view in range(self.views)
+        ]
+
+    @property
+    def hint_contents(self) -> list[KeyPart]:
+        """What given hints are known by: turned as the picture that they belong to."""
+        framing = self.dataset.framing
+        if framing.is_plain:
+            return [sample.hint_digest for sample in self.samples]
+        owners = [sample for sample in self.samples for _ in range(self.views)]
+        return [[sample.hint_digest, content] for sample, content in zip(owners, self.contents, strict=True)]
+
+    @property
+    def groups(self) -> list[Size] | None:
+        """Width and height of each row; None where all are the same square."""
+        framing, resolution_px = self.dataset.framing, self.dataset.resolution_px
+        if framing.buckets is None:
+            return None
+        return [framing.size(sample.size_px, resolution_px) for sample in self.samples for _ in range(self.views)]
 
     @property
     def rows_per_shard(self) -> int:
         """The same for pictures and for everything that is made of them."""
         return rows_for(self.dataset.resolution_px**2 * 3)
 
+    def hint_setup(self) -> list[KeyPart]:
+        """What drawn hints depend on beside the picture."""
+        recipe = self.dataset.hint
+        return [recipe.low, recipe.high] if isinstance(recipe, CannyRecipe) else [HINT_PARTS_VERSION, *hint_key(recipe)]
+
+    def _rows(self, kind: str, contents: Sequence[KeyPart], make: Callable[[ShardPlan, Report], Shard | None], unit: str, *setup: KeyPart) -> Rows:
+        base = (self.dataset.resolution_px, *setup)
+        return self.shelf.rows(kind, contents, self.rows_per_shard, make, unit, *base, groups=self.groups)
+
+    def _digest(self, row: int) -> str:
+        return self.samples[row // self.views].digest
+
     def _canny(self) -> CannyRecipe:
         recipe = self.dataset.hint
-        assert isinstance(recipe, CannyRecipe), "given hints are not drawn"
+        assert isinstance(recipe, CannyRecipe), "these hints are no edges"
         return recipe
 
-    def _decode(self, decoders: ThreadPoolExecutor, plan: ShardPlan, report: Report) -> Shard | None:
-        side = self.dataset.resolution_px
-        pictures = np.zeros((len(plan.rows), side, side, 3), np.uint8)
+    def _decode(self, plan: ShardPlan, report: Report) -> Shard | None:
         problems: list[tuple[int, str]] = []
-        for place, result in enumerate(decoders.map(self._try_read, [self.samples[row] for row in plan.rows])):
-            if isinstance(result, Problem):
-                problems.append((place, result.what))
-            else:
+        pictures: np.ndarray | None = None
+        with workers("decode") as run:
+            for place, result in enumerate(_reported(run(self._try_read, plan.rows), report)):
+                if isinstance(result, Problem):
+                    problems.append((place, result.what))
+                    continue
+                if pictures is None:
+                    pictures = np.zeros((len(plan.rows), *result.shape), np.uint8)
                 pictures[place] = result
-            report(place + 1)
         if problems and self.dataset.on_unreadable == "stop":
-            self.unreadable.extend(Problem(self.samples[plan.first_row + place].name, what) for place, what in problems)
+            self.unreadable.extend(Problem(self.samples[plan.rows[place] // self.views].name, what) for place, what in problems)
             return None
+        if pictures is None:
+            width, height = self.groups[plan.rows[0]] if self.groups else (self.dataset.resolution_px, self.dataset.resolution_px)
+            pictures = np.zeros((len(plan.rows), height, width, 3), np.uint8)
         return {"pictures": torch.from_numpy(pictures)}, {"unreadable": json.dumps(problems)} if problems else {}
 
-    def _try_read(self, sample: Sample) -> np.ndarray | Problem:
+    def _try_read(self, row: int) -> np.ndarray | Problem:
+        sample, framing = self.samples[row // self.views], self.dataset.framing
         try:
-            return self.dataset.read(sample)
+            if framing.is_plain:
+                return self.dataset.read(sample)
+            whole, view = self.dataset.read_whole(sample), framing.view(row % self.views, sample.digest)
         except UnreadablePictureError as error:
             return Problem(sample.name, str(error))
+        return framing.cut(whole, sample.size_px, self.dataset.resolution_px, view)
+
+    def _given_hint(self, row: int) -> np.ndarray:
+        sample, framing = self.samples[row // self.views], self.dataset.framing
+        if framing.is_plain:
+            return self.dataset.read_hint(sample)
+        view = framing.view(row % self.views, sample.digest)
+        return framing.cut(self.dataset.read_whole_hint(sample), sample.size_px, self.dataset.resolution_px, view)
+
+
+@contextmanager
+def workers(name: str) -> Iterator[Callable[[Callable[[int], T], Sequence[int]], Iterator[T]]]:
+    """Threads that do a job for each of some rows, in their order; OpenCV, hashes and the disk let several run at once."""
+    with ThreadPoolExecutor(max(2, min(os.cpu_count() or 2, MOST_WORKERS)), thread_name_prefix=f"graft-{name}") as pool:
+        try:
+            yield lambda job, rows: pool.map(job, rows)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _reported(results: Iterable[T], report: Report) -> Iterator[T]:
+    for done, result in enumerate(results, start=1):
+        yield result
+        report(done)

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .shards import Report, Rows, Shard, ShardPlan, Shelf, batches_of, rows_for
+from .shards import Report, Rows, Shard, ShardPlan, batches_of, rows_for
+from .shelf import Shelf
 
 TextEncoder: TypeAlias = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Captions -> tokens [B, L, W] and pooled [B, V]; L the same for every caption."""
 
+ENCODE_BATCH = 16
 # Part of every key: raise it when the same captions would give other embeddings.
 _TEXT_VERSION = 1
 
@@ -38,11 +40,11 @@ class TextParts:
             InputError: the encoder gives a caption another length.
         """
         row = empty.header(0)
-        return self._rows(captions, rows_for(sum(info.size_bytes for info in row.tensors.values())), row.shapes["tokens"][1:])
+        return self._rows(captions, rows_for(row.tensors["tokens"].size_bytes + row.tensors["pooled"].size_bytes), row.shapes["tokens"][1:])
 
     def _rows(self, captions: Sequence[str], rows_per_shard: int, shape: tuple[int, ...] | None) -> Rows:
         def make(plan: ShardPlan, report: Report) -> Shard:
-            batches = [self._encode([captions[row] for row in rows], shape) for rows in batches_of(plan, report)]
+            batches = [self._encode([captions[row] for row in rows], shape) for rows in batches_of(plan, report, ENCODE_BATCH)]
             return {"tokens": torch.cat([tokens for tokens, _ in batches]), "pooled": torch.cat([pooled for _, pooled in batches])}, {}
 
         return self.shelf.rows("text", captions, rows_per_shard, make, "caption", _TEXT_VERSION, self.identity)

@@ -6,7 +6,7 @@ Numbers are rounded to 8 bits, as in a picture file, and from there on everythin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -26,7 +26,8 @@ from .keys import content_key
 from .known import KnownFiles
 from .picture import fit_square
 from .picture_header import UnreadablePictureError
-from .shards import Report, Rows, Shard, ShardPlan, Shelf, rows_for
+from .shards import Report, Rows, Shard, ShardPlan, rows_for
+from .shelf import Shelf
 
 Images: TypeAlias = "Sequence[Tensor]"
 """Batches [B, H, W, 3] in 0..1, one after the other; each may have a size of its own."""
@@ -76,6 +77,9 @@ class ImageBatch:
 
     def scan(self, known: KnownFiles | None = None) -> tuple[Sample, ...]:
         return self.samples
+
+    def look(self, known: KnownFiles | None = None) -> Iterator[Sample | Problem]:
+        return iter(self.samples)
 
     def stamp(self) -> str:
         """Pictures are known by content and nothing has to be looked at; only a removed file changes what `read` gives."""

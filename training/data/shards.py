@@ -1,164 +1,176 @@
-"""Rows of tensors on disk: safetensors files named by the key of what they hold, made once and found again.
+"""Rows of tensors on disk: safetensors files that say which rows they hold, and by a checksum whether each is still what was written.
 
-A shard holds a fixed number of consecutive rows, so row i lies in shard i // n at place i % n. Its name is a hash of everything
-that its content depends on: whoever asks for the same content again, after an interruption or from another data set, finds it.
-Rows are read with plain seeks: no mapped memory, no open files, any number of threads.
+A row is known by a key, a hash of everything that it depends on; where it lies is nobody's business but the handle's. Rows are read with plain
+seeks: no mapped memory, no open files, any number of threads, and a memory of headers that does not grow with the number of files.
 """
 
 from __future__ import annotations
 
 import math
-import time
+import threading
+import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..files.header import Header, read_header
-from ..files.tensors import TORCH_DTYPES, read_bytes
-from ..files.write import PART_BEGINNING, require_free_space, write_safetensors
-from ..progress import Progress
-from .keys import KeyPart, content_key
+from ..files.tensors import TORCH_DTYPES, read_bytes, read_tensor
 
 SHARD_ROWS_LIMIT = 256
 SHARD_TARGET_BYTES = 64 * 2**20
-ENCODE_BATCH = 16
-LEFTOVER_AGE_S = 24 * 3600
+ROW_KEYS = "row keys"
+KEY_BYTES = 16
+_CHECKSUMS = "checksums of "
+_HEADERS_KEPT = 512
 
-Shard = tuple[Mapping[str, Tensor], Mapping[str, str]]
+Shard: TypeAlias = "tuple[Mapping[str, Tensor], Mapping[str, str]]"
 """What a file holds: tensors whose first dimension is the row, and metadata."""
-Report = Callable[[int], None]
+Report: TypeAlias = "Callable[[int], None]"
 """Told how many rows of a shard are done; raises if the user has asked to stop."""
+
+
+class DamagedShardError(InputError):
+    """A file holds something else than what was written. It has been removed: whoever encodes again makes its rows anew, and no others."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            str(path), expected="what was written to it", found="other bytes: a checksum differs",
+            remedy="The file has been removed; queue again, and its part is encoded anew. If it happens again, test the disk and the memory.",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One file to be: its name and its rows [first_row, end_row)."""
+    """One file to be: its name, and which rows of the whole it will hold."""
 
     name: str
-    first_row: int
-    end_row: int
-
-    @property
-    def rows(self) -> range:
-        return range(self.first_row, self.end_row)
+    rows: tuple[int, ...]
 
 
 @dataclass(frozen=True)
+class _Opened:
+    """The checked header of a file with the checksums of its rows."""
+
+    header: Header
+    checksums: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows that lie in shards of a folder."""
+    """Rows that lie in shards of a folder: four bytes each."""
 
     folder: Path
     names: tuple[str, ...]
-    rows_per_shard: int
-    _headers: dict[str, Header] = field(default_factory=dict, compare=False, repr=False)
+    stride: int
+    """At least the number of rows in any of the files."""
+    places: np.ndarray
+    """int32 [rows]: file number * stride + place in the file."""
+    _opened: OrderedDict[int, _Opened] = field(default_factory=OrderedDict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Rows):
+            return NotImplemented
+        same_files = (self.folder, self.names, self.stride) == (other.folder, other.names, other.stride)
+        return same_files and np.array_equal(self.places, other.places)
+
+    def __hash__(self) -> int:
+        return hash((self.folder, self.names, self.stride))
+
+    def __len__(self) -> int:
+        return len(self.places)
 
     def read(self, tensor: str, row: int) -> Tensor:
-        """Row `row` of a tensor, in memory of its own; only its bytes are read."""
-        header = self.header(row // self.rows_per_shard)
-        info = header.tensors[tensor]
+        """Row `row` of a tensor, in memory of its own; only its bytes are read.
+
+        Raises:
+            DamagedShardError: it is no longer what was written.
+            InputError: the file is gone or no safetensors file any more.
+        """
+        shard, place = divmod(int(self.places[row]), self.stride)
+        opened = self._open(shard)
+        info = opened.header.tensors[tensor]
         row_bytes = info.size_bytes // info.shape[0]
-        with header.path.open("rb") as file:
-            data = read_bytes(file, header, info.start + row % self.rows_per_shard * row_bytes, row_bytes)
+        with opened.header.path.open("rb") as file:
+            data = read_bytes(file, opened.header, info.start + place * row_bytes, row_bytes)
+        if tensor in opened.checksums and zlib.crc32(data.numpy().data) != int(opened.checksums[tensor][place]):
+            raise self._damaged(shard)
         return data.view(TORCH_DTYPES[info.dtype]).reshape(info.shape[1:])
 
     def stack(self, tensor: str, rows: Sequence[int]) -> Tensor:
         """The rows of a tensor, in the order asked for, [len(rows), ...]."""
         return torch.stack([self.read(tensor, row) for row in rows])
 
+    def tensors(self, row: int) -> list[str]:
+        """Names of the tensors that hold a row, without those that only describe it."""
+        names = self._open(int(self.places[row]) // self.stride).header.tensors
+        return [name for name in names if name != ROW_KEYS and not name.startswith(_CHECKSUMS)]
+
     def header(self, shard: int) -> Header:
-        """The checked header of shard number `shard`, read once."""
-        name = self.names[shard]
-        if name not in self._headers:
-            self._headers[name] = read_header(self.folder / name)
-        return self._headers[name]
+        """The checked header of file number `shard`."""
+        return self._open(shard).header
 
-    def sizes_bytes(self) -> list[int]:
-        """The files' sizes, by which a later call sees at a glance whether they are all there and whole.
+    def place_of(self, row: int) -> tuple[int, int]:
+        """In which file, and where in it, a row lies."""
+        shard, place = divmod(int(self.places[row]), self.stride)
+        return shard, place
 
-        Raises:
-            OSError: one of them is gone.
-        """
-        return [(self.folder / name).stat().st_size for name in self.names]
+    def _open(self, shard: int) -> _Opened:
+        with self._lock:
+            if shard in self._opened:
+                self._opened.move_to_end(shard)
+                return self._opened[shard]
+        opened = _open(self.folder / self.names[shard])
+        with self._lock:
+            self._opened[shard] = opened
+            if len(self._opened) > _HEADERS_KEPT:
+                self._opened.popitem(last=False)
+        return opened
 
-
-@dataclass(frozen=True)
-class Shelf:
-    """A folder in which shards are made and found again."""
-
-    folder: Path
-    progress: Progress
-
-    def rows(
-        self, kind: str, contents: Sequence[KeyPart], rows_per_shard: int, make: Callable[[ShardPlan, Report], Shard | None],
-        unit: str, *setup: KeyPart,
-    ) -> Rows:  # fmt: skip
-        """Rows of one kind; shards that are missing are made, and those that are finished stay if this is interrupted.
-
-        Args:
-            kind: beginning of the files' names.
-            contents: what each row is made of; with `setup` this is what the files are named by.
-            rows_per_shard: rows in every file but the last.
-            make: gives one shard, or None if it cannot be had, which the maker has noted; reports the number of its rows that are done.
-            unit: name of one row, for the progress bar.
-            setup: everything else that the rows depend on.
-
-        Raises:
-            InputError: the disk is full or cannot be written; nothing half-written is left.
-        """
-        plans = _plan(kind, contents, rows_per_shard, setup)
-        missing = [plan for plan in plans if not _is_whole(self.folder / plan.name)]
-        if missing:
-            self._make_all(missing, make, unit)
-        return Rows(self.folder, tuple(plan.name for plan in plans), rows_per_shard)
-
-    def _make_all(self, plans: Sequence[ShardPlan], make: Callable[[ShardPlan, Report], Shard | None], unit: str) -> None:
-        rows_left = sum(len(plan.rows) for plan in plans)
-        self.progress.start(rows_left, unit)
-        counter = _Counter(self.progress)
-        try:
-            for plan in plans:
-                shard = make(plan, counter.report)
-                if shard is not None:
-                    self._write(plan, shard, rows_left)
-                counter.finish_shard(len(plan.rows))
-                rows_left -= len(plan.rows)
-        finally:
-            self.progress.finish()
-
-    def _write(self, plan: ShardPlan, shard: Shard, rows_left: int) -> None:
-        tensors, metadata = shard
-        shard_bytes = sum(tensor.nbytes for tensor in tensors.values())
-        require_free_space(self.folder, shard_bytes // len(plan.rows) * rows_left, "folder for encoded data")
-        write_safetensors(self.folder / plan.name, tensors, metadata)
-
-
-@dataclass
-class _Counter:
-    """Adds up the rows of several shards."""
-
-    progress: Progress
-    finished_rows: int = 0
-
-    def report(self, rows: int) -> None:
-        self.progress.check_interrupt()
-        self.progress.advance(self.finished_rows + rows)
-
-    def finish_shard(self, rows: int) -> None:
-        self.finished_rows += rows
-        self.progress.advance(self.finished_rows)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Removes unfinished files that a killed process left behind; younger ones may belong to another process that is at work."""
-    for path in folder.glob(f"{PART_BEGINNING}*"):
+    def _damaged(self, shard: int) -> DamagedShardError:
+        path = self.folder / self.names[shard]
+        with self._lock:
+            self._opened.pop(shard, None)
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > LEFTOVER_AGE_S:
-                path.unlink()
+            path.unlink()
+        return DamagedShardError(path)
+
+
+def with_checksums(tensors: Mapping[str, Tensor], keys: Sequence[bytes]) -> dict[str, Tensor]:
+    """The tensors of a shard, with the keys of its rows and a CRC-32 of each row of each tensor."""
+    checksums = {_CHECKSUMS + name: torch.tensor([_checksum(row) for row in tensor], dtype=torch.int64) for name, tensor in tensors.items()}
+    row_keys = torch.from_numpy(np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), KEY_BYTES).copy())
+    return {**tensors, **checksums, ROW_KEYS: row_keys}
+
+
+def keys_in(path: Path) -> list[bytes] | None:
+    """The keys of the rows of a shard; None if there is none, if it is damaged, or if it was written before rows had keys."""
+    try:
+        header = read_header(path)
+        if ROW_KEYS not in header.tensors:
+            return None
+        with path.open("rb") as file:
+            data = read_tensor(file, header, ROW_KEYS).numpy().tobytes()
+    except (InputError, OSError):
+        return None
+    return [data[start : start + KEY_BYTES] for start in range(0, len(data), KEY_BYTES)]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file lies there whose header is in order and fits its size."""
+    try:
+        read_header(path)
+    except (InputError, OSError):
+        return False
+    return True
 
 
 def rows_for(row_bytes: int) -> int:
@@ -167,25 +179,19 @@ def rows_for(row_bytes: int) -> int:
     return min(2 ** int(math.log2(fitting)), SHARD_ROWS_LIMIT)
 
 
-def batches_of(plan: ShardPlan, report: Report) -> Iterator[range]:
+def batches_of(plan: ShardPlan, report: Report, size: int) -> Iterator[Sequence[int]]:
     """The rows of a shard in batches for an encoder; reports each when the next is asked for."""
-    for first in range(plan.first_row, plan.end_row, ENCODE_BATCH):
-        end = min(first + ENCODE_BATCH, plan.end_row)
-        yield range(first, end)
-        report(end - plan.first_row)
+    for first in range(0, len(plan.rows), size):
+        yield plan.rows[first : first + size]
+        report(min(first + size, len(plan.rows)))
 
 
-def _plan(kind: str, contents: Sequence[KeyPart], rows_per_shard: int, setup: Sequence[KeyPart]) -> list[ShardPlan]:
-    plans = []
-    for first in range(0, len(contents), rows_per_shard):
-        part = list(contents[first : first + rows_per_shard])
-        plans.append(ShardPlan(f"{kind}-{content_key(kind, part, *setup)[:40]}.safetensors", first, first + len(part)))
-    return plans
+def _open(path: Path) -> _Opened:
+    header = read_header(path)
+    names = [name for name in header.tensors if name.startswith(_CHECKSUMS)]
+    with path.open("rb") as file:
+        return _Opened(header, {name.removeprefix(_CHECKSUMS): read_tensor(file, header, name).numpy() for name in names})
 
 
-def _is_whole(path: Path) -> bool:
-    try:
-        read_header(path)
-    except InputError:
-        return False
-    return True
+def _checksum(row: Tensor) -> int:
+    return zlib.crc32(row.contiguous().reshape(-1).view(torch.uint8).numpy().data)
