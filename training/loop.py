@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .data.batches import Batch, Batches, held_out_batch
+from .data.batches import Batch, Batches, held_out_batch, held_out_batches
 from .data.encoded import Encoded
 from .errors import InputError
 from .guard import require_finite
@@ -151,8 +151,7 @@ def held_out_losses(learner: Learner, predict: Predict, data: Encoded, progress:
     """The held-out loss of each of `copies` LoRAs that `predict` computes together (see batch_losses); none when there are no samples."""
     settings, count = learner.settings, min(data.held_out_size, learner.settings.evaluate_samples)
     totals = torch.zeros(copies, len(HELD_OUT_TIMES), device=learner.device)
-    for first in range(0, count, settings.batch_size):
-        samples = range(first, min(first + settings.batch_size, count))
+    for samples in held_out_batches(data, count, settings.batch_size):
         batch = held_out_batch(data, samples)
         conditions, x_0 = conditions_of(batch, learner), batch.latents.to(learner.device)
         for index, t in enumerate(HELD_OUT_TIMES):

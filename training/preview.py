@@ -39,18 +39,18 @@ def preview_latents(learner: Learner, data: Encoded, settings: PreviewSettings, 
     Raises:
         InputError: impossible sampling steps.
     """
-    count, sigmas, made = min(settings.pictures, data.held_out_size), simple_sigmas(settings.steps), []
+    positions, sigmas, made = data.alike("held out", settings.pictures), simple_sigmas(settings.steps), []
     with _at_rest(learner.trainable.module):
-        for position in range(count):  # one at a time: training leaves little memory
+        for number, position in enumerate(positions):  # one at a time: training leaves little memory
             batch = held_out_batch(data, [position])
-            noise = picture_noise([settings.seed + position], *batch.latents.shape[1:]).to(learner.device)
+            noise = picture_noise([settings.seed + number], *batch.latents.shape[1:]).to(learner.device)
             made.append(euler(_velocity(learner, batch, settings.guidance), noise, sigmas, _Interruptible(progress)).cpu())
     return _raw(torch.cat(made)) if made else torch.empty(0)
 
 
 def preview_hints(data: Encoded, settings: PreviewSettings) -> Tensor | None:
     """The hints of the same pictures as uint8 RGB [N, H, W, 3], or None where there are none."""
-    samples = data.held_out[: settings.pictures]
+    samples = [data.held_out[position] for position in data.alike("held out", settings.pictures)]
     if not samples or data.hint_form == "none":
         return None
     shown = data.hint_pictures(samples, SHARED_SEED, [0] * len(samples))
@@ -68,7 +68,7 @@ class CellColours:
     """
 
     def __init__(self, data: Encoded, samples: int = 16) -> None:
-        some = (data.train or data.held_out)[:samples]
+        some = [data.train[position] for position in data.alike("train", samples)]
         cells = _raw(data.latents(some)).permute(0, 2, 3, 1).flatten(0, 2)
         pixels = data.pictures(some).permute(0, 3, 1, 2).float() / 255
         colours = torch.nn.functional.avg_pool2d(pixels, PIXELS_PER_LATENT).permute(0, 2, 3, 1).flatten(0, 2)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .data.batches import Batch, held_out_batch
-from .data.dataset import GivenHints
+from .data.canny import CannyRecipe
 from .data.encode_pictures import SHARED_SEED
 from .data.encoded import Encoded, EncodedSample
 from .errors import InputError
@@ -33,7 +33,7 @@ class ValidationSettings:
     """How the pictures are made."""
 
     pictures: int = 64
-    """Held-out pictures that are measured, at most."""
+    """Held-out pictures that are measured, at most; of one size, the commonest, where pictures lie in buckets."""
     steps: int = 20
     """Sampling steps."""
     guidance: float = 3.5
@@ -70,7 +70,7 @@ class Validation:
     score_crossed: EdgeScore
     """Against the neighbour's edges that it was given; its chance is the score against the picture's own edges."""
     hints: Pictures | None = None
-    """Hints that came as pictures, uint8 RGB [N, H, W, 3]; the edges are then those of the held-out pictures. None: the edges are the hints."""
+    """Hints that are no edges by thresholds, uint8 RGB [N, H, W, 3]; the edges are those of the held-out pictures. None: the edges are the hints."""
 
     def figures(self) -> dict[str, float | int | None]:
         """For a report; a single picture has no neighbour, so its controls are None."""
@@ -102,15 +102,15 @@ def validate_controlnet(
     Raises:
         InputError: no held-out pictures, no hints, or impossible sampling settings.
     """
-    count = min(settings.pictures, data.held_out_size)
-    if not count or data.hint_form == "none":
+    positions = data.alike("held out", settings.pictures)
+    if not positions or data.hint_form == "none":
         raise InputError(
             "validation data", expected="held-out pictures with hints", found=f"{data.held_out_size} held out, hints: {data.hint_form}",
             remedy="Raise `held_out` of the data set.",
         )  # fmt: skip
-    batch, samples = held_out_batch(data, range(count)), data.held_out[:count]
+    batch, samples = held_out_batch(data, positions), [data.held_out[position] for position in positions]
     assert batch.hint is not None
-    edges = data.edges(samples, SHARED_SEED, [0] * count).numpy()
+    edges = data.edges(samples, SHARED_SEED, [0] * len(samples)).numpy()
     run = _Sampler(base, batch, decode, settings, progress)
     before, after = run.pictures(None, batch.hint), run.pictures(controlnet, batch.hint)
     crossed = run.pictures(controlnet, torch.roll(batch.hint, 1, dims=0))
@@ -122,7 +122,7 @@ def validate_controlnet(
 
 
 def _given_hints(data: Encoded, samples: Sequence[EncodedSample]) -> Pictures | None:
-    if not isinstance(data.recipe, GivenHints):
+    if isinstance(data.recipe, CannyRecipe):
         return None
     pictures = data.hint_pictures(samples, SHARED_SEED, [0] * len(samples)).permute(0, 2, 3, 1)
     return (pictures * 255).round().to(torch.uint8).numpy()
