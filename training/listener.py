@@ -62,3 +62,37 @@ class Silent:
 
 
 NO_LISTENER: Listener = Silent()
+
+
+class Several(Silent):
+    """Hears for all of these, and wishes for whatever one of them wishes for."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def begin(self, learner: Learner, training: Training) -> None:
+        for listener in self._listeners:
+            listener.begin(learner, training)
+
+    def step(self, record: StepRecord, weights: Callable[[], Mapping[str, Tensor]]) -> None:
+        for listener in self._listeners:
+            listener.step(record, weights)
+
+    def held_out(self, record: HeldOutRecord) -> None:
+        for listener in self._listeners:
+            listener.held_out(record)
+
+    def wishes(self) -> Collection[Wish]:
+        return {wish for listener in self._listeners for wish in listener.wishes()}
+
+    def sample(self, learner: Learner) -> None:
+        for listener in self._listeners:
+            listener.sample(learner)
+
+    def saved(self, step: int) -> None:
+        for listener in self._listeners:
+            listener.saved(step)
+
+    def end(self, error: BaseException | None) -> None:
+        for listener in self._listeners:
+            listener.end(error)

@@ -179,13 +179,15 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     added.add_argument("--size", default="auto", metavar="NAME", help="mini, mini-512px, flux-512px, flux-1024px (default: by device)")
     added.add_argument("--repeats", type=int, default=20, metavar="N", help="measured steps of each (default: 20)")
     added.add_argument("--checkpointing", action="store_true", help="both recompute blocks in the backward pass")
-    added.add_argument("--only", choices=("base8",), help="instead: base8, memory and losses of a base in 8 bits beside BF16")
+    added.add_argument("--only", choices=("base8", "panel"), help="instead: base8, a base in 8 bits beside BF16; panel, what the live panel costs")
     added.add_argument("--steps", type=int, default=60, metavar="N", help="base8: steps of each of the trainings that are compared (default: 60)")
 
 
 def _bench(arguments: argparse.Namespace, reporter: Reporter) -> None:
     if arguments.only == "base8":
         return _bench_base8(arguments, reporter)
+    if arguments.only == "panel":
+        return _bench_panel(arguments, reporter)
     from ...training.bench import describe, run_bench
 
     figures = run_bench(arguments.json, arguments.size, arguments.repeats, reporter.progress(), arguments.checkpointing)
@@ -197,6 +199,14 @@ def _bench_base8(arguments: argparse.Namespace, reporter: Reporter) -> None:
     from ...training.bench_base8 import describe, run_base8
 
     figures = run_base8(arguments.json, arguments.steps, progress=reporter.progress())
+    reporter.clear()
+    print(describe(figures))
+
+
+def _bench_panel(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    from ..live.bench_panel import describe, run_bench_panel
+
+    figures = run_bench_panel(arguments.json, progress=reporter.progress())
     reporter.clear()
     print(describe(figures))
 

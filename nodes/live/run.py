@@ -44,6 +44,8 @@ class LiveRun:
 
     def __init__(self, place: Place, can_sample: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self.id, self.place, self._can_sample, self._clock = secrets.token_hex(8), place, can_sample, clock
+        self.news: Callable[[], None] = lambda: None
+        """Called when a page has changed something: other pages should hear of it before the step ends."""
         self._lock = threading.RLock()
         self._curve, self._held_out, self._gallery = Curve(), HeldOut(), Gallery()
         self._recent: deque[tuple[float, int]] = deque(maxlen=SPEED_WINDOW_STEPS)
@@ -128,7 +130,8 @@ class LiveRun:
             possible = self._phase == "running" and (wish != "sample" or self._can_sample)
             if possible:
                 self._wishes[wish] = None
-            return possible
+        self.news()
+        return possible
 
     def wishes(self) -> tuple[Wish, ...]:
         with self._lock:

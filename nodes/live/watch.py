@@ -68,6 +68,7 @@ class Watch(Silent):
     def __enter__(self) -> Watch:
         self._board.add(self.run)
         self._pulse = Pulse(self._tell)
+        self.run.news = self._pulse.due
         self._pulse.due()
         return self
 
