@@ -63,7 +63,10 @@ class Report:
     RETURN_TYPES, RETURN_NAMES = ("STRING",), ("report",)
     OUTPUT_TOOLTIPS = ("The same as text.",)
     OUTPUT_NODE = True
-    DESCRIPTION = "Writes figures, settings, seeds and versions of a training as JSON. With a required edge F1 it fails below it, for scripts."
+    DESCRIPTION = (
+        "Writes figures, settings, seeds and versions of a training as JSON. With a required edge F1, or required figures of LoRA Exam, it fails "
+        "below them, for scripts."
+    )
     SEARCH_ALIASES = ("metrics", "save report", "json")
 
     @classmethod
@@ -74,23 +77,42 @@ class Report:
                 "file_name": ("STRING", {"default": "report", "tooltip": "Name of the file without ending, in the output folder."}),
                 "required_edge_f1": number(0.0, 0.0, 1.0, 0.01, "Fail, after writing, when the edge F1 is lower; 0 never fails."),
             },
-            "optional": {"measures": link(MEASURES, "What Validation Grid measured.")},
+            "optional": {
+                "measures": link(MEASURES, "What Validation Grid or LoRA Exam measured."),
+                "required_new_word_rate": number(0.0, 0.0, 1.0, 0.01, "Fail, after writing, when LoRA Exam's new word rate is lower; 0 never fails."),
+                "largest_old_caption_fall": number(
+                    1.0, 0.0, 1.0, 0.01, "Fail, after writing, when the rate of right old captions has fallen by more; 1 never fails."
+                ),
+            },
         }
 
     @classmethod
     def VALIDATE_INPUTS(cls, file_name: str | None) -> bool | str:  # noqa: N802
         return file_name is None or said_early(lambda: output_path(file_name, ".json"))
 
-    def execute(self, state: State, file_name: str, required_edge_f1: float, measures: dict[str, Any] | None = None) -> tuple[str]:
+    def execute(
+        self, state: State, file_name: str, required_edge_f1: float, measures: dict[str, Any] | None = None, required_new_word_rate: float = 0.0,
+        largest_old_caption_fall: float = 1.0,
+    ) -> tuple[str]:  # fmt: skip
         report = training_report(state, measures)
         write_json(output_path(file_name, ".json"), report)
-        reached = report.get("edge_f1_after")
-        if required_edge_f1 > 0 and (reached is None or reached < required_edge_f1):
-            raise InputError(
-                "edge F1", expected=f"at least {required_edge_f1:.2f}", found="no measures" if reached is None else f"{reached:.3f}",
-                remedy="Look at the validation grid; train more steps or set required_edge_f1 to 0.",
-            )  # fmt: skip
+        _require("edge F1", report.get("edge_f1_after"), required_edge_f1, _MORE_STEPS.format("required_edge_f1"))
+        _require("new word rate", report.get("new_word_rate_after"), required_new_word_rate, _MORE_STEPS.format("required_new_word_rate"))
+        kept = None if "old_caption_rate_after" not in report else 1 + report["old_caption_rate_after"] - report["old_caption_rate_before"]
+        _require("old captions kept", kept, 1 - largest_old_caption_fall, _LESS_FORGOTTEN)
         return (json.dumps(report, indent=2),)
+
+
+_MORE_STEPS = "Look at the validation grid; train more steps or set {} to 0."
+_LESS_FORGOTTEN = "Train fewer steps or at a lower rate, mix in more pictures without the new word, or set largest_old_caption_fall to 1."
+_ROUNDING = 1e-9
+
+
+def _require(subject: str, reached: float | None, required: float, remedy: str) -> None:
+    """Raises InputError when a figure that is asked for is too low or was not measured."""
+    if required > 0 and (reached is None or reached < required - _ROUNDING):
+        found = "no measures" if reached is None else f"{reached:.3f}"
+        raise InputError(subject, expected=f"at least {required:.2f}", found=found, remedy=remedy)
 
 
 def output_path(file_name: str, ending: str) -> Path:

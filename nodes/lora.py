@@ -16,8 +16,9 @@ from ..training.trainable.lora import LARGEST_RANK, LoraRecipe
 from ..training.trainable.lora_guidance import guidance_notes
 from ..training.trainable.lora_layers import PRESETS
 from .export import output_path
-from .host import current_host
+from .host import Host, current_host
 from .result import WEIGHTS_TOOLTIP
+from .train import workflow_of
 from .types import STATE, TRAINABLE, Inputs, choice, link, number, said_early, said_of, seed_input, whole
 
 _log = logging.getLogger(__name__)
@@ -50,13 +51,13 @@ class BuildLora:
         return {
             "required": {
                 "model": link("MODEL", "The transformer that it is trained on."),
-                "rank": whole(16, 1, LARGEST_RANK, "How much each layer can learn: 4 to 32 for a style or a subject."),
+                "rank": whole(16, 1, LARGEST_RANK, RANK_TOOLTIP),
                 "alpha": number(16.0, 1e-3, 65536.0, 0.5, "The adapters are scaled by alpha / rank. Equal to the rank: not scaled."),
                 "layers": choice(PRESETS, LAYERS_TOOLTIP),
                 "blocks": ("STRING", {"default": "", "tooltip": BLOCKS_TOOLTIP}),
                 "guidance": number(1.0, 0.0, 100.0, 0.1, GUIDANCE_TOOLTIP),
                 "dropout": number(0.0, 0.0, 0.99, 0.01, DROPOUT_TOOLTIP),
-                "rslora": (FLAG, {"default": False, "tooltip": "Scale by alpha / sqrt(rank): keeps high ranks from learning more slowly."}),
+                "rslora": (FLAG, {"default": False, "tooltip": RSLORA_TOOLTIP}),
                 "dora": (FLAG, {"default": False, "tooltip": DORA_TOOLTIP}),
                 "seed": seed_input("For the adapters' first values."),
             }
@@ -72,6 +73,8 @@ class BuildLora:
         return recipe, _notes(recipe, current_host().model_weights(model)[0])
 
 
+RANK_TOOLTIP = "How much each layer can learn: 4 to 32 for a style or a subject."
+RSLORA_TOOLTIP = "Scale by alpha / sqrt(rank): keeps high ranks from learning more slowly."
 LAYERS_TOOLTIP = (
     "attention_mlp suits most; attention is smaller; all_linears adds modulations, embedders and the last layer. FLUX fuses attention and MLP in its "
     "single blocks: their linear1 counts as attention, linear2 as MLP."
@@ -80,7 +83,10 @@ BLOCKS_TOOLTIP = (
     "Only these blocks, separated by commas: 'single_blocks.7, single_blocks.20', 'double_blocks.0-4', 'double_blocks.*.img_attn'. Empty: all of the "
     "chosen kind."
 )
-DORA_TOOLTIP = "DoRA: trains the lengths of the weights' rows too. Exported for diffusers, or for ComfyUI as the whole change of the weights."
+DORA_TOOLTIP = (
+    "DoRA: trains the lengths of the weights' rows too. Exported for diffusers; for ComfyUI as the whole change of the weights, or as a plain LoRA "
+    "near it."
+)
 
 
 class LoadLora:
@@ -153,10 +159,14 @@ class TrainedLora:
         }
 
     def execute(self, model: Any, state: State, weights: str, strength: float) -> tuple[Any, str]:
-        host = current_host()
-        used_on = UsedOn(*host.model_weights(model))
-        tensors = tensors_for_use(state, weights, used_on)
-        return host.apply_lora(model, tensors, strength), _where_trained(state, used_on)
+        return applied(current_host(), model, state, weights, strength)
+
+
+def applied(host: Host, model: Any, state: State, weights: str, strength: float) -> tuple[Any, str]:
+    """The MODEL with a state's LoRA, and whether it is the transformer that was trained on."""
+    used_on = UsedOn(*host.model_weights(model))
+    tensors = tensors_for_use(state, weights, used_on)
+    return host.apply_lora(model, tensors, strength), _where_trained(state, used_on)
 
 
 def _where_trained(state: State, used_on: UsedOn) -> str:
@@ -189,23 +199,39 @@ class ExportLora:
                 "format": choice(EXPORT_FORMATS, FORMAT_TOOLTIP),
                 "licence": ("STRING", {"default": "", "tooltip": "Licence named in the file; empty: that of the base's family."}),
             },
-            "optional": {"model": link("MODEL", "The transformer that it will be used on: recorded; needed for the format difference.")},
+            "optional": {
+                "model": link("MODEL", "The transformer that it will be used on: recorded; needed for the formats difference and extracted."),
+                "extracted_rank": whole(0, 0, LARGEST_RANK, "Rank of the plain LoRA in the format extracted; 0: twice the trained one."),
+                "workflow": (FLAG, {"default": False, "tooltip": WORKFLOW_TOOLTIP}),
+            },
+            "hidden": {"extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
     @classmethod
     def VALIDATE_INPUTS(cls, file_name: str | None) -> bool | str:  # noqa: N802
         return file_name is None or said_early(lambda: output_path(file_name, ".safetensors"))
 
-    def execute(self, state: State, file_name: str, weights: str, format: str, licence: str, model: Any = None) -> tuple[str]:
+    def execute(
+        self, state: State, file_name: str, weights: str, format: str, licence: str, model: Any = None, extracted_rank: int = 0,
+        workflow: bool = False, extra_pnginfo: Any = None,
+    ) -> tuple[str]:  # fmt: skip
         path = output_path(file_name, ".safetensors")
         used_on = None if model is None else UsedOn(*current_host().model_weights(model))
-        write_lora(exported_lora(state, weights, format, licence=licence, title=path.stem, used_on=used_on), path)
+        exported = exported_lora(
+            state, weights, format, licence=licence, title=path.stem, used_on=used_on, extracted_rank=extracted_rank,
+            workflow=workflow_of(extra_pnginfo) if workflow else None,
+        )  # fmt: skip
+        for note in exported.notes:
+            _log.info(note)
+        write_lora(exported, path)
         return (str(path),)
 
 
 FORMAT_TOOLTIP = (
     "kohya: everyone reads it (ComfyUI, diffusers, Forge). diffusers: PEFT names, alpha multiplied in. comfyui: ComfyUI's own names. difference: the "
-    "whole change of each weight of `model`, large, for ComfyUI."
+    "whole change of each weight of `model`, large, for ComfyUI. extracted: a plain LoRA in kohya names near that change, for a DoRA; its header "
+    "tells its error."
 )
+WORKFLOW_TOOLTIP = "Also write this workflow into the file's header: ComfyUI's page opens it from there. It tells all that was typed into its nodes."
 
 NODES = {"GraftBuildLoRA": BuildLora, "GraftLoadLoRA": LoadLora, "GraftTrainedLoRA": TrainedLora, "GraftExportLoRA": ExportLora}

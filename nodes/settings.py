@@ -9,6 +9,13 @@ from ..training.settings import Settings as TrainingSettings
 from .types import SETTINGS, Inputs, choice, number, said_of, seed_input, whole
 
 FLAG = "BOOLEAN"
+GUIDANCE_LOW_TOOLTIP = (
+    "Each sample's guidance is drawn from this range; equal ends make it constant. For ControlNets: a LoRA is trained at the guidance of its own "
+    "build node, 1.0 unless you change it, since it has no teacher to imitate. No effect on bases that embed no guidance."
+)
+GUIDANCE_HIGH_TOOLTIP = (
+    "Upper end of that range. A ControlNet trained at one guidance only is tied to it; 1 to 7 covers what people sample FLUX.1-dev with."
+)
 
 
 class Settings:
@@ -80,8 +87,8 @@ def _objective() -> dict[str, tuple[Any, ...]]:
         "logit_mean": number(0.0, -10.0, 10.0, 0.1, "logit_normal: above 0 draws towards noise."),
         "logit_std": number(1.0, 0.001, 10.0, 0.1, "logit_normal: spread."),
         "mode_scale": number(1.29, -1.0, 1.75, 0.01, "mode: above 0 favours the middle."),
-        "guidance_low": number(1.0, 0.0, 100.0, 0.1, "Each sample's guidance is drawn from this range; equal ends make it constant."),
-        "guidance_high": number(7.0, 0.0, 100.0, 0.1, "Upper end of that range. A ControlNet trained at one guidance only is tied to it."),
+        "guidance_low": number(1.0, 0.0, 100.0, 0.1, GUIDANCE_LOW_TOOLTIP),
+        "guidance_high": number(7.0, 0.0, 100.0, 0.1, GUIDANCE_HIGH_TOOLTIP),
         "caption_dropout": number(0.0, 0.0, 1.0, 0.01, "Share of samples that are trained with the empty caption."),
     }
 

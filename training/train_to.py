@@ -154,6 +154,7 @@ def _described_data(data: Encoded) -> dict[str, Any]:
 def _described_learner(learner: Learner) -> dict[str, Any]:
     module = learner.trainable.module
     described: dict[str, Any] = {"initial_fingerprint": learner.initial_fingerprint, "notes": list(getattr(module, "notes", ()))}
+    described |= getattr(module, "described", {})
     if isinstance(learner.base, FluxEmbedders):
         described["base_sizes"] = asdict(learner.base.config)
     return {**described, "axes": list(module.config.axes)} if isinstance(module, FluxEmbedders) else described

@@ -116,6 +116,20 @@ def test_the_whole_difference_needs_the_model(model, state):
     assert (changed - expected).abs().max() <= 2**-6 * expected.abs().max()
 
 
+def test_the_workflow_is_written_only_if_asked(model, state):
+    page = {"workflow": {"nodes": [], "version": 0.4}}
+    (file,) = ExportLora().execute(state, "with", "trained", "kohya", "", model, workflow=True, extra_pnginfo=page)
+    assert read_header(file).metadata["workflow"] == '{"nodes":[],"version":0.4}'
+    for given in ({"workflow": False, "extra_pnginfo": page}, {"workflow": True}):  # without a page there is no workflow
+        assert "workflow" not in read_header(ExportLora().execute(state, "without", "trained", "kohya", "", model, **given)[0]).metadata
+
+
+def test_a_plain_lora_near_the_change_is_written(model, state, caplog):
+    caplog.set_level("INFO")
+    (file,) = ExportLora().execute(state, "near", "trained", "extracted", "", model, extracted_rank=3)
+    assert read_header(file).metadata["ss_network_dim"] == "3" and "Extracted: a plain LoRA of rank 3 that loses" in caplog.text
+
+
 def test_a_file_is_trained_further_and_named_by_its_content(model, host, tmp_path):
     folder = tmp_path / "models" / "loras"
     folder.mkdir(parents=True)

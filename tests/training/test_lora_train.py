@@ -163,6 +163,32 @@ def test_dora_in_the_graph_is_peft_s_rule_on_that_base(lora_train, tiny_base):
         exported_lora(state, format="difference")
 
 
+def test_a_plain_lora_is_extracted_from_a_dora_and_its_error_is_told(lora_train, tiny_base, tmp_path):
+    state = lora_train(3, recipe=LoraRecipe(rank=4, dora=True))
+    layer, low = "double_blocks.0.img_attn.qkv", []
+    change = exported_lora(state, format="difference", dtype=torch.float32, used_on=used_on(tiny_base)).weights[f"diffusion_model.{layer}.diff"]
+    for rank in (0, 32):
+        exported = exported_lora(state, format="extracted", dtype=torch.float32, used_on=used_on(tiny_base), extracted_rank=rank)
+        write_lora(exported, tmp_path / f"{rank}.safetensors")
+        adapter = read_lora(tmp_path / f"{rank}.safetensors", shapes_of(tiny_base)).adapters[layer]
+        low.append(float((change - adapter.scale * adapter.product()).norm() / change.norm()))
+        said = read_header(tmp_path / f"{rank}.safetensors").metadata
+        assert adapter.rank == (rank or 8) and said["ss_network_dim"] == str(adapter.rank) and "of the change" in said["graft.extracted"]
+        assert any("Extracted" in note for note in exported.notes) and identify(read_header(tmp_path / f"{rank}.safetensors")).layout == "Kohya"
+    assert low[1] < 1e-3 < low[0] < 0.9 and float(said["graft.extraction_error"]) < 1e-3, "32 is the whole rank of these layers"
+    with pytest.raises(InputError, match="Connect the transformer"):
+        exported_lora(state, format="extracted")
+    with pytest.raises(InputError, match=r"diffusers, difference or extracted for a DoRA"):
+        exported_lora(state)
+
+
+def test_the_workflow_goes_into_the_header_if_it_is_given(lora_train, tmp_path):
+    state, workflow = lora_train(1), {"nodes": [{"id": 1, "type": "GraftTrainSteps"}], "version": 0.4}
+    write_lora(exported_lora(state, workflow=workflow), tmp_path / "lora.safetensors")
+    assert json.loads(read_header(tmp_path / "lora.safetensors").metadata["workflow"]) == workflow
+    assert "workflow" not in exported_lora(state).metadata
+
+
 def test_what_does_not_fit_is_refused(lora_train, tiny_train, tiny_base):
     state, control_net = lora_train(1), tiny_train(1)
     with pytest.raises(InputError, match="a trained LoRA; found a trained controlnet"):
