@@ -1,0 +1,111 @@
+"""`graft data ...`: looking at pictures before anything is trained on them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...training.errors import InputError
+from .terminal import Reporter
+
+Add = Callable[..., argparse.ArgumentParser]
+KIND_NAMES = ("auto", "folder", "table", "tar", "parquet")
+"""As training.data.sources.choose.KINDS, which takes a second to import."""
+
+
+def add_data(commands: Any, add: Add) -> None:
+    """The command and its own commands.
+
+    Args:
+        commands: the top parser's.
+        add: makes one command of a name, a function and a text.
+    """
+    text = "look at pictures before they are trained on"
+    inner = commands.add_parser("data", help=text, description=f"{text.capitalize()}.").add_subparsers(required=True, metavar="COMMAND")
+    _add_check(inner, add)
+
+
+def _add_check(commands: Any, add: Add) -> None:
+    epilog = (
+        "Exit code 2 if something stands in the way of training. What is read is remembered, so that a second check is fast and encoding need not "
+        "read it again; --forget reads everything anew."
+    )
+    added = add(commands, "check", _check, "report what is in a folder, table or archive of pictures, and what is wrong with it", epilog)
+    added.add_argument("path", type=Path, metavar="FOLDER", help="a folder, a table (.jsonl, .csv), a .tar archive or a .parquet table")
+    added.add_argument("--json", action="store_true", help="print JSON, every problem listed")
+    added.add_argument("--sheet", type=Path, metavar="PNG", help="write a contact sheet there: pictures as they are trained, with hints and captions")
+    added.add_argument("--kind", choices=KIND_NAMES, default="auto", help="what it is (default: by what lies there)")
+    added.add_argument("--hints", type=Path, metavar="FOLDER", help="ready-made hints under the pictures' names")
+    added.add_argument("--resolution", type=int, default=512, metavar="PX", help="side of the square that is trained in (default: 512)")
+    added.add_argument("--buckets", metavar="MIN-MAX/STEP", help="buckets in place of the square, such as 256-1024/64")
+    added.add_argument("--held-out", type=int, default=0, metavar="N", help="pictures to hold out (default: 0)")
+    added.add_argument("--held-out-share", type=float, default=0.0, metavar="SHARE", help="share of the pictures to hold out (default: 0)")
+    added.add_argument("--missing-captions", choices=("stop", "empty", "folder name"), default="stop", help="as in Picture Source (default: stop)")
+    added.add_argument("--picture-column", default="", metavar="NAME", help="column of pictures (default: the usual names)")
+    added.add_argument("--caption-column", default="", metavar="NAME", help="column of captions")
+    added.add_argument("--hint-column", default="", metavar="NAME", help="column of hints")
+    added.add_argument("--cache", type=Path, metavar="FOLDER", help="where it would be encoded to (default: this command's own cache)")
+    added.add_argument("--forget", action="store_true", help="do not believe what is remembered of files")
+
+
+def _check(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    from ...training.data.check import check_dataset
+    from ...training.data.check_sheet import contact_sheet
+    from ...training.data.check_text import report_text
+    from ...training.data.known import IN_MEMORY, known_in
+    from .host import HeadlessHost
+
+    dataset = _dataset(arguments)
+    cache = arguments.cache or HeadlessHost().cache_folder() / "encoded"
+    known = IN_MEMORY if arguments.forget else known_in(cache)
+    check = check_dataset(dataset, str(arguments.path), cache, known, reporter.progress())
+    sheet, report = contact_sheet(dataset, check)
+    if arguments.sheet is not None:
+        _write_png(arguments.sheet, sheet)
+    reporter.clear()
+    print(json.dumps(report.as_json(), ensure_ascii=False, indent=2) if arguments.json else report_text(report))
+    if not report.is_sound:
+        found = report.split_problem or (f"{len(report.problems):,} problems" if report.problems else "no pictures")
+        raise InputError(str(arguments.path), expected="pictures to train on", found=found, remedy="See the report.")
+
+
+def _dataset(arguments: argparse.Namespace) -> Any:
+    from ...training.data.canny import CannyRecipe
+    from ...training.data.dataset import GivenHints
+    from ...training.data.picture_set import PictureSet
+    from ...training.data.sources.choose import Origin, gives_hints, open_source
+    from ...training.data.sources.columns import Columns
+
+    columns = Columns(picture=arguments.picture_column, caption=arguments.caption_column, hint=arguments.hint_column)
+    source = open_source(Origin(path=arguments.path, kind=arguments.kind, columns=columns, hints=arguments.hints))
+    return PictureSet(
+        source=source, resolution_px=arguments.resolution, hint=GivenHints() if gives_hints(source) else CannyRecipe(), held_out=arguments.held_out,
+        held_out_share=arguments.held_out_share, caption_missing=arguments.missing_captions, framing=_framing(arguments.buckets),
+    )  # fmt: skip
+
+
+def _framing(text: str | None) -> Any:
+    """`256-1024/64`: shortest side, longest side, step."""
+    from ...training.data.buckets import Buckets
+    from ...training.data.framing import PLAIN, Framing
+
+    if text is None:
+        return PLAIN
+    ends, _, step = text.partition("/")
+    try:
+        low, high = (int(end) for end in ends.split("-"))
+        return Framing(buckets=Buckets(min_px=low, max_px=high, step_px=int(step or 64)))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("--buckets", expected="MIN-MAX/STEP in pixels", found=text, remedy="256-1024/64 is usual.") from error
+
+
+def _write_png(path: Path, picture: Any) -> None:
+    from ...training.files.write import write_bytes
+    from ...training.opencv import cv2
+
+    write_bytes(path, cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())

@@ -1,0 +1,89 @@
+"""The report of a check in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .check import CheckReport
+from .dataset import Problem
+
+PROBLEMS_LISTED, NAMES_LISTED, BUCKETS_LISTED = 100, 8, 20
+
+
+def report_text(report: CheckReport) -> str:
+    """A page of text: counts first, then problems, then what becomes of the pictures and what it costs."""
+    parts = (_counts, _problems, _sizes, _buckets, _captions, _doubtful, _costs)
+    return "\n".join(line for part in parts for line in part(report))
+
+
+def problem_lines(problems: Iterable[Problem]) -> list[str]:
+    """One line each."""
+    return [f"  {problem.name} {problem.what}" for problem in problems]
+
+
+def _counts(report: CheckReport) -> list[str]:
+    verdict = "nothing stands in the way of training" if report.is_sound else "not ready to train on"
+    per_epoch = f", {report.pictures_per_epoch:,.6g} per epoch with repeats and weights" if report.pictures_per_epoch != report.trained else ""
+    split = [f"  {report.split_problem}"] if report.split_problem else []
+    counts = f"{report.pictures:,} usable pictures: {report.trained:,} to train on{per_epoch}, {report.held_out:,} held out"
+    return [f"{report.subject}: {verdict}", counts, *split]
+
+
+def _problems(report: CheckReport) -> list[str]:
+    problems = report.problems
+    if not problems:
+        return ["No problems."]
+    kinds = [f"  {count:,} x {kind}" for kind, count in report.problem_counts.items()]
+    rest = len(problems) - PROBLEMS_LISTED
+    more = [f"  and {rest:,} more; --json lists all"] if rest > 0 else []
+    return [f"{len(problems):,} problems:", *kinds, "One by one:", *problem_lines(problems[:PROBLEMS_LISTED]), *more]
+
+
+def _sizes(report: CheckReport) -> list[str]:
+    if not report.pictures:
+        return []
+    low, middle, high = (f"{width} x {height}" for width, height in (report.smallest_px, report.median_px, report.largest_px))
+    proportions = ", ".join(f"{name}: {count:,}" for name, count in report.proportions.items())
+    return [f"Sizes: {low} to {high} px, half of them above {middle}", f"Proportions (width:height): {proportions}"]
+
+
+def _buckets(report: CheckReport) -> list[str]:
+    if not report.buckets:
+        return []
+    shown = report.buckets[:BUCKETS_LISTED]
+    lines = [f"  {each.width_px} x {each.height_px}: {each.pictures:,}, {each.cropped_share:.0%} cropped away" for each in shown]
+    rest = len(report.buckets) - BUCKETS_LISTED
+    worst = f"; most of {report.most_cropped}, {report.most_cropped_share:.0%}" if report.most_cropped_share > 0 else ""
+    more = [f"  and {rest} more sizes"] if rest > 0 else []
+    return [f"Trained in (on average {report.cropped_share:.1%} cropped away{worst}):", *lines, *more]
+
+
+def _captions(report: CheckReport) -> list[str]:
+    if not report.pictures:
+        return []
+    empty = f", {report.empty_captions:,} pictures with none" if report.empty_captions else ""
+    return [f"Captions: {report.captions:,} different{empty}, the longest has {report.longest_caption_characters:,} characters"]
+
+
+def _doubtful(report: CheckReport) -> list[str]:
+    """What does not stand in the way, but should be known."""
+    copies = [f"  {' = '.join(names[:NAMES_LISTED])}" for names in report.duplicates[:NAMES_LISTED]]
+    small = [f"  {name}: {scale:.2f} times" for name, scale in list(report.too_small.items())[:NAMES_LISTED]]
+    lines = [f"{len(report.duplicates):,} pictures are there more than once:", *copies] if copies else []
+    lines += [f"{len(report.too_small):,} pictures are too small and have to be enlarged:", *small] if small else []
+    return lines
+
+
+def _costs(report: CheckReport) -> list[str]:
+    if not report.pictures:
+        return []
+    enough = "" if report.cache_bytes < report.free_bytes else ": NOT ENOUGH"
+    preparing = f"Decoding, scaling and hints: about {_duration(report.preparing_seconds)}; VAE and text encoder come on top."
+    disk = f"Encoded for FLUX.1: about {report.cache_bytes / 1e9:,.2f} GB on disk, {report.free_bytes / 1e9:,.1f} GB free{enough}"
+    return [disk, *([preparing] if report.preparing_seconds else []), f"Looked at in {_duration(report.seconds)}."]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
