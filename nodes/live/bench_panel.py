@@ -58,11 +58,11 @@ def run_bench_panel(
 
 def describe(figures: dict[str, Any]) -> str:
     """For people."""
-    seconds = figures["processor_seconds"]
+    seconds, pace = figures["processor_seconds"], f"{figures['steps_per_second']:g} steps/s (limit {figures['limit']:.1%})"
     return (
-        f"The live panel takes {figures['share_of_step_time']:.3%} of the step time at {figures['steps_per_second']:g} steps/s "
-        f"(limit {figures['limit']:.1%}): {seconds['with']:.3f} s of processor time in {figures['seconds']:g} s, {seconds['without']:.3f} s without it; "
-        f"{figures['events']} events of at most {figures['longest_event_bytes']} bytes."
+        f"The live panel takes {figures['share_of_step_time']:.3%} of the step time at {pace}: {seconds['with']:.3f} s of processor time in "
+        f"{figures['seconds']:g} s, {seconds['without']:.3f} s without it; {figures['events']} events of at most "
+        f"{figures['longest_event_bytes']} bytes."
     )
 
 

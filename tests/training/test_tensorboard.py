@@ -69,7 +69,7 @@ def test_files_that_begin_later_hold_the_whole_training(tiny_train, tiny_setting
 
 def test_without_the_package_it_is_named_before_anything_is_trained(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(InputError, match="the package tensorboard.*pip install tensorboard"):
+    with pytest.raises(InputError, match=r"the package tensorboard.*pip install tensorboard"):
         TensorBoardLog(tmp_path)
 
 
