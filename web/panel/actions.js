@@ -1,4 +1,4 @@
-/** The buttons by which a person acts on a training, and the words that confirm it. */
+/** The buttons by which a person acts on a training. Each says itself what came of it, so that the panel keeps its height. */
 
 import { element, say } from "../dom.js";
 import { whole } from "../pure/format.js";
@@ -12,12 +12,13 @@ export class Actions {
    * @param {Record<string, string>} words
    * @param {string} locale
    * @param {(run: string, wish: string) => Promise<boolean>} act resolves to whether the server has accepted
+   * @param {(text: string) => void} complain gets what went wrong
    */
-  constructor(words, locale, act) {
-    Object.assign(this, { words, locale, act });
+  constructor(words, locale, act, complain) {
+    Object.assign(this, { words, locale, act, complain });
+    this.saved = "";
     this.buttons = Object.fromEntries(WISHES.map((wish) => [wish, this.#button(wish)]));
-    this.confirmation = element("span", { class: "graft-confirmation", role: "status" });
-    this.element = element("footer", { class: "graft-actions" }, ...Object.values(this.buttons), this.confirmation);
+    this.element = element("footer", { class: "graft-actions", "aria-live": "polite" }, ...Object.values(this.buttons));
   }
 
   /**
@@ -25,11 +26,11 @@ export class Actions {
    * @param {boolean} isRunning and can be reached
    */
   show(figures, isRunning) {
+    const isSaved = figures && figures.run === this.run && figures.saved_step !== this.savedStep;
     if (figures?.run !== this.run) this.#confirm("");
-    for (const wish of WISHES) this.#showButton(wish, isRunning, figures ?? {});
-    const isSaved = figures?.run === this.run && figures?.saved_step !== this.savedStep;
     Object.assign(this, { run: figures?.run, savedStep: figures?.saved_step });
-    if (figures && isSaved) this.#confirm(filled(this.words.saved, { step: whole(figures.saved_step, this.locale) }));
+    if (isSaved) this.#confirm(filled(this.words.saved, { step: whole(figures.saved_step, this.locale) }));
+    for (const wish of WISHES) this.#showButton(wish, isRunning, figures ?? {});
   }
 
   remove() {
@@ -41,7 +42,7 @@ export class Actions {
     const isImpossible = isRunning && wish === "sample" && !canSample;
     this.buttons[wish].disabled = !isRunning || isAsked || isImpossible;
     this.buttons[wish].title = this.words[isImpossible ? "cannotSample" : `${wish}Help`];
-    say(this.buttons[wish], this.words[isAsked ? `${wish}Asked` : wish]);
+    say(this.buttons[wish], (wish === "save" && !isAsked && this.saved) || this.words[isAsked ? `${wish}Asked` : wish]);
   }
 
   #button(wish) {
@@ -52,17 +53,20 @@ export class Actions {
     if (!this.run) return;
     this.buttons[wish].disabled = true;
     try {
-      if (!(await this.act(this.run, wish))) this.#confirm(this.words.refused);
+      if (!(await this.act(this.run, wish))) this.complain(this.words.refused);
     } catch {
-      this.#confirm(this.words.unreachable);
-      this.buttons[wish].disabled = false;
+      this.complain(this.words.unreachable);
     }
   }
 
-  /** It goes after a while. */
+  /** "Saved at step 120" stands on the button for a while. */
   #confirm(text) {
     clearTimeout(this.timer);
-    say(this.confirmation, text);
-    if (text) this.timer = setTimeout(() => say(this.confirmation, ""), CONFIRMED_MILLISECONDS);
+    this.saved = text;
+    if (!text) return;
+    this.timer = setTimeout(() => {
+      this.saved = "";
+      say(this.buttons.save, this.words.save);
+    }, CONFIRMED_MILLISECONDS);
   }
 }

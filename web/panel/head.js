@@ -19,16 +19,16 @@ export class Head {
   /**
    * @param {object | undefined} figures of the newest event
    * @param {string} phase
-   * @param {boolean} isCutOff whether it goes on where this page cannot see it
+   * @param {string | undefined} problem to be told instead of the phase's note
    */
-  show(figures, phase, isCutOff) {
+  show(figures, phase, problem) {
     const { step = 0, until_step: until = 0, seconds_left: seconds } = figures ?? {};
     say(this.title, [this.words[phase], this.#steps(step, until)].filter(Boolean).join(" · "));
     say(this.left, seconds == null ? "" : filled(this.words.left, { time: duration(seconds) }));
     this.fill.style.width = `${until ? (100 * step) / until : 0}%`;
     this.bar.setAttribute("aria-valuemax", String(until));
     this.bar.setAttribute("aria-valuenow", String(step));
-    this.#tell(isCutOff ? this.words.disconnected : figures?.message, this.words[`${phase}Note`] ?? "");
+    this.#tell(problem, this.words[`${phase}Note`] ?? "");
   }
 
   #steps(step, until) {

@@ -11,6 +11,7 @@ import { Tiles } from "./tiles.js";
 const [CURVES_PIXELS, GAP_PIXELS, PADDING_PIXELS, USUAL_PIXELS] = [190, 8, 8, 370];
 /** Drawing may take this share of the page's time: long curves are drawn less often. */
 const DRAWING_SHARE = 0.05;
+const COMPLAINT_MILLISECONDS = 8000;
 
 export class Panel {
   /**
@@ -22,7 +23,8 @@ export class Panel {
    * @param {() => void} options.grown is called when the panel needs another height
    */
   constructor({ words, locale, act, pictureUrl, grown = () => {} }) {
-    this.grown = grown;
+    Object.assign(this, { words, grown });
+    this.complaint = "";
     this.training = null;
     this.isConnected = true;
     this.renderedAt = 0;
@@ -31,7 +33,7 @@ export class Panel {
     this.tiles = new Tiles(words);
     this.curves = new Curves(words, locale);
     this.pictures = new Pictures(words, pictureUrl);
-    this.actions = new Actions(words, locale, act);
+    this.actions = new Actions(words, locale, act, (text) => this.#complain(text));
     const parts = [this.head, this.tiles, this.curves, this.pictures, this.actions];
     const ownKeys = { onpointerdown: (event) => event.stopPropagation(), onkeydown: keepKeys };
     this.element = element("section", { class: "graft-panel", "aria-label": words.panel, ...ownKeys }, ...parts.map((part) => part.element));
@@ -57,6 +59,7 @@ export class Panel {
 
   remove() {
     clearTimeout(this.planned);
+    clearTimeout(this.complaintTimer);
     this.actions.remove();
     this.curves.remove();
     this.element.remove();
@@ -76,7 +79,7 @@ export class Panel {
     const figures = training?.figures;
     const phase = figures?.phase ?? "waiting";
     this.element.dataset.phase = phase;
-    this.head.show(figures, phase, Boolean(training?.goingOn) && !isConnected);
+    this.head.show(figures, phase, training?.goingOn && !isConnected ? this.words.disconnected : this.complaint || figures?.message);
     this.curves.show(training);
     this.tiles.show(training, this.curves.loss);
     this.pictures.show(training);
@@ -85,6 +88,14 @@ export class Panel {
     this.planned = undefined;
     this.renderedAt = performance.now();
     this.cost = this.renderedAt - began;
+  }
+
+  /** It stands there for a while; then the training's own words do again. */
+  #complain(text) {
+    clearTimeout(this.complaintTimer);
+    this.complaint = text;
+    if (text) this.complaintTimer = setTimeout(() => this.#complain(""), COMPLAINT_MILLISECONDS);
+    this.update();
   }
 
   #grow() {
