@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...training.errors import InputError, StoppedTraining
+from .cli_data import add_data
 from .interrupt import Interrupted, StopRequest
 from .terminal import Reporter, ReporterHandler
 
@@ -61,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_convert(commands)
     _add_shapes(commands)
+    add_data(commands, _add)
     _add_bench(commands)
     _add_runs(commands)
     _add_store(commands)

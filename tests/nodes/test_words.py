@@ -154,8 +154,8 @@ def test_widgets_that_a_help_page_names_exist(language: Any):
         assert set(named) - known <= NOT_INPUTS, node_id
 
 
-NOT_INPUTS = {"graft_shapes", "training_pictures", "my_canny", "my_canny_report", "my_style"}
-"""Names of files and folders in the examples."""
+NOT_INPUTS = {"graft_shapes", "training_pictures", "my_canny", "my_canny_report", "my_style", "conditioning_image"}
+"""Names of files, folders and columns in the examples."""
 
 
 def test_there_is_no_page_of_a_node_that_does_not_exist():
