@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..training.data.canny import CannyRecipe, canny_images
-from ..training.data.dataset import Dataset, require_resolution
+from ..training.data.dataset import Dataset, DrawnRecipe, require_resolution
 from ..training.data.encode import encode_dataset
 from ..training.data.encoded import Encoded
 from ..training.data.folder import ImageFolder, picture_files
@@ -136,7 +136,7 @@ class Folder:
         return "" if folder is None else folder_stamp(current_host().input_folder() / folder)
 
     def execute(
-        self, folder: str, resolution_px: int, held_out: int, missing_captions: Any, unreadable_pictures: Any, hint: CannyRecipe | None = None
+        self, folder: str, resolution_px: int, held_out: int, missing_captions: Any, unreadable_pictures: Any, hint: DrawnRecipe | None = None
     ) -> tuple[ImageFolder]:
         path = image_folder_path(folder)
         recipe = hint or CannyRecipe()

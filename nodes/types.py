@@ -13,7 +13,7 @@ Inputs = dict[str, dict[str, tuple[Any, ...]]]
 DATASET = "GRAFT_DATASET"
 """An immutable description of pictures, captions and hints (training.data.dataset.Dataset)."""
 HINT = "GRAFT_HINT"
-"""How hints are made (training.data.canny.CannyRecipe)."""
+"""How hints are made (training.data.canny.CannyRecipe, training.data.hints)."""
 ENCODED = "GRAFT_ENCODED"
 """The same as latents, text embeddings and hints on disk (training.data.encoded.Encoded)."""
 TRAINABLE = "GRAFT_TRAINABLE"

@@ -64,7 +64,8 @@ class GivenHints:
         return "given as pictures"
 
 
-HintRecipe: TypeAlias = "CannyRecipe | DrawnHint | GivenHints"
+DrawnRecipe: TypeAlias = "CannyRecipe | DrawnHint"
+HintRecipe: TypeAlias = "DrawnRecipe | GivenHints"
 
 
 def hint_fields(recipe: HintRecipe) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class IndexFile:
         ends = self._arrays["text ends"]
         return self._arrays["text rows"][int(ends[entry - 1]) if entry else 0 : int(ends[entry])]
 
-    def samples(self, entries: Sequence[int]) -> list[EncodedSample]:
+    def samples(self, entries: Sequence[int] | np.ndarray) -> list[EncodedSample]:
         """Samples by their numbers, each with its first text."""
         header = self._fresh_header()
         with header.path.open("rb") as file:

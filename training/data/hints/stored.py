@@ -26,9 +26,10 @@ def recipe_of(fields: dict[str, Any]) -> CannyRecipe | DrawnHint:
     Raises:
         KeyError: a kind that this version does not know.
     """
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items() if name != "kind"}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items() if name != "kind"}
     if "kind" not in fields:
         return CannyRecipe(**values)
     if fields["kind"] == Augmented.kind:
-        return Augmented(**{**values, "recipe": recipe_of(fields["recipe"])})
+        values["recipe"] = recipe_of(fields["recipe"])
+        return Augmented(**values)
     return KINDS[fields["kind"]](**values)
