@@ -113,8 +113,7 @@ class LatentParts:
         return latents
 
     def _at_once(self, row: int) -> int:
-        groups, side = self.parts.groups, self.parts.dataset.resolution_px
-        width, height = (side, side) if groups is None else groups[row]
+        width, height = self.parts.size_of(row)
         return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (width * height)))
 
     def _encode(self, pixels: Tensor, rows: Sequence[int]) -> list[Tensor]:

@@ -136,6 +136,10 @@ class PictureParts:
             return None
         return [framing.size(sample.size_px, resolution_px) for sample in self.samples for _ in range(self.views)]
 
+    def size_of(self, row: int) -> Size:
+        """Width and height of a row."""
+        return self.dataset.framing.size(self.samples[row // self.views].size_px, self.dataset.resolution_px)
+
     @property
     def rows_per_shard(self) -> int:
         """The same for pictures and for everything that is made of them."""
@@ -173,7 +177,7 @@ class PictureParts:
             self.unreadable.extend(Problem(self.samples[plan.rows[place] // self.views].name, what) for place, what in problems)
             return None
         if pictures is None:
-            width, height = self.groups[plan.rows[0]] if self.groups else (self.dataset.resolution_px, self.dataset.resolution_px)
+            width, height = self.size_of(plan.rows[0])
             pictures = np.zeros((len(plan.rows), height, width, 3), np.uint8)
         return {"pictures": torch.from_numpy(pictures)}, {"unreadable": json.dumps(problems)} if problems else {}
 
