@@ -28,14 +28,16 @@ class Board:
         self._runs: dict[str, LiveRun] = {}
         self._stops: dict[str, int] = {}
 
-    def add(self, run: LiveRun) -> None:
-        """Puts a run up in place of the one that its node had before; the oldest that have ended give way."""
+    def add(self, run: LiveRun) -> list[LiveRun]:
+        """Puts a run up in place of the one that its node had before, which is returned; the oldest that have ended give way."""
         with self._lock:
+            before = [old for old in self._runs.values() if old.place == run.place]
             kept = {id: old for id, old in self._runs.items() if old.going_on or old.place != run.place}
             ended = [id for id, old in kept.items() if not old.going_on]
             for id in ended[: max(0, len(kept) + 1 - self._most)]:
                 del kept[id]
             self._runs = {**kept, run.id: run}
+            return before
 
     def stopped(self, node: str) -> None:
         """The node gave less than it was asked for: the next Run must ask it again, though nothing that goes into it has changed."""

@@ -44,6 +44,8 @@ class LiveRun:
 
     def __init__(self, place: Place, can_sample: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self.id, self.place, self._can_sample, self._clock = secrets.token_hex(8), place, can_sample, clock
+        self.stored_as: str | None = None
+        """The name of its run in the store, once it is known."""
         self.news: Callable[[], None] = lambda: None
         """Called when a page has changed something: other pages should hear of it before the step ends."""
         self._lock = threading.RLock()
@@ -73,6 +75,14 @@ class LiveRun:
         with self._lock:
             self._phase, self._step, self._until_step, self._saved_step = "stopped" if partial else "found", step, step, step
             self._take_over(history)
+
+    def go_on_from(self, before: Iterable[LiveRun], stored_as: str) -> None:
+        """Keeps the pictures of an earlier sitting of the same stored run, which its node has shown."""
+        with self._lock:
+            self.stored_as = stored_as
+            for earlier in before:
+                if earlier.stored_as == stored_as:
+                    self._gallery = earlier._gallery
 
     def step(self, record: StepRecord) -> None:
         with self._lock:

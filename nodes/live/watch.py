@@ -66,7 +66,7 @@ class Watch(Silent):
         self._measured_at, self._asked = -MEMORY_INTERVAL_SECONDS, tuple[Wish, ...]()
 
     def __enter__(self) -> Watch:
-        self._board.add(self.run)
+        self._before = self._board.add(self.run)
         self._pulse = Pulse(self._tell)
         self.run.news = self._pulse.due
         self._pulse.due()
@@ -81,6 +81,7 @@ class Watch(Silent):
     def result(self, state: State) -> None:
         """What the node gives on. Nothing was told before if it was found on the disk."""
         if self.run.going_on:
+            self.run.go_on_from(self._before, state.folder.name)
             self.run.found(state.step, state.partial, state.history())
         if state.partial:
             self._board.stopped(self.run.place.node)
@@ -91,6 +92,7 @@ class Watch(Silent):
     # ------------------------------------------------------------ what the loop tells (training/listener.py)
 
     def begin(self, learner: Learner, training: Training) -> None:
+        self.run.go_on_from(self._before, training.run.folder.name)
         self.run.begin(learner.step, training.until_step, training.history(learner.step))
         self._until_step = training.until_step
         self.run.hints(self._painter.hints() if self._painter.able else ())

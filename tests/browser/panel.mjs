@@ -38,6 +38,18 @@ async function startsAndIsLoadedAgain(page) {
   return points;
 }
 
+/** Arrow keys read the chart, and keys that ComfyUI would take for the node stay in the panel. */
+async function obeysKeys(page) {
+  const panel = panelOf(page);
+  await panel.locator(".graft-chart").focus(LONG);
+  await page.keyboard.press("ArrowLeft");
+  require(await panel.locator(".graft-reading").isVisible(), "an arrow key reads nothing");
+  await page.keyboard.press("Delete");
+  require(await panel.isVisible(), "the Delete key removed the node");
+  await page.keyboard.press("Tab");
+  require(await page.evaluate(() => document.activeElement.closest(".graft-panel") !== null), "Tab leaves the panel");
+}
+
 async function asksAndStops(page) {
   const panel = panelOf(page);
   await panel.locator(".graft-save").click(LONG);
@@ -68,6 +80,8 @@ async function goesOnToTheEnd(page, stoppedAt) {
   await page.mouse.move(5, 5);
   await page.waitForTimeout(500);
   await picture(page, "5_finished");
+  await lookAt(page, NODE, 0.75);
+  await picture(page, "5_finished_75");
 }
 
 try {
@@ -77,6 +91,7 @@ try {
   await load(page, workflow);
   await lookAt(page, NODE);
   const points = await startsAndIsLoadedAgain(page);
+  await obeysKeys(page);
   const stoppedAt = await asksAndStops(page);
   await goesOnToTheEnd(page, stoppedAt);
   require(!errors.length, errors.join("\n"));

@@ -1,6 +1,7 @@
 /** Every state of the panel side by side, from simulated trainings: empty, one step, long, stopped, failed, with pictures, narrow, Chinese. */
 
 import { Panel } from "../../web/panel/panel.js";
+import { Live } from "../../web/pure/live.js";
 import { wordsFor } from "../../web/pure/strings.js";
 import { Training } from "../../web/pure/training.js";
 
@@ -77,5 +78,38 @@ for (const [name, make] of Object.entries(STATES)) {
     panel.curves.chart.draw();
     panel.element.getBoundingClientRect();
     return performance.now() - began;
+  };
+}
+
+// ---------------------------------------------------------------- hours of events
+
+const EVENTS_PER_SECOND = 5;
+const STEPS_PER_EVENT = 4;
+const long = new Panel({ words: wordsFor("en"), locale: "en", act: () => Promise.resolve(true), pictureUrl: picture });
+const live = new Live({ get: () => new Promise(() => {}) }, (training) => long.show(training));
+const figures = training(0).figures;
+let sequence = 0;
+
+/** What a server sends in so many hours at 20 steps/s, drawn as it comes; resolves to the milliseconds that the page took. */
+window.afterHours = async (hours) => {
+  document.querySelector("main").append(long.element);
+  const began = performance.now();
+  for (let count = hours * 3600 * EVENTS_PER_SECOND; count > 0; count--) {
+    live.receive(nextEvent());
+    if (count % 1000 === 0) {
+      long.render();
+      await new Promise((next) => setTimeout(next));
+    }
+  }
+  return performance.now() - began;
+};
+
+function nextEvent() {
+  sequence++;
+  const step = sequence * STEPS_PER_EVENT;
+  const loss = 0.3 + noise(sequence);
+  return {
+    ...figures, run: "fedcba9876543210", sequence, node: "7", workflow: "w", phase: "running", step, until_step: 10_000_000,
+    point: [step, STEPS_PER_EVENT, loss, loss - 0.1, loss + 0.1, 1e-3], held_out: sequence % 100 ? [] : [[step, 0.5]],
   };
 }

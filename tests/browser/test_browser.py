@@ -25,14 +25,20 @@ SETTINGS = {
 }
 
 
+STEPS = 24
 CHANGES: dict[str, dict[int, Any]] = {
-    "GraftDrawShapes": {1: 40},
-    "GraftImageFolder": {2: 8},
-    "GraftSettings": {9: 4, 24: 10, 25: 4},  # batch size, steps between held-out losses, pictures for these
-    "GraftValidationGrid": {1: 4, 2: 4, 3: 4},
+    "GraftDrawShapes": {1: 24},
+    "GraftImageFolder": {2: 4},
+    "GraftSettings": {9: 2, 24: 10, 25: 4},  # batch size, steps between held-out losses, pictures for these
+    "GraftTrainSteps": {0: STEPS},
+    "GraftValidationGrid": {1: 2, 2: 2, 3: 2},
     "GraftReport": {1: 0.0},
+    "EmptySD3LatentImage": {2: 1},
+    "KSampler": {2: 2},
 }
 """Values of widgets by node and position: a session takes minutes."""
+SEED_POSITION = 14
+"""In Training Settings: every session trains anew."""
 
 
 def tool(variable: str, *names: str) -> str:
@@ -52,9 +58,9 @@ def node(script: str, *arguments: Any) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Any]:
-    """A ComfyUI of its own, so that every session begins without results."""
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A ComfyUI with folders of its own."""
     comfyui = Path(os.environ.get("COMFYUI_PATH") or "")
     if not (comfyui / "comfy" / "model_management.py").is_file():
         pytest.skip("COMFYUI_PATH does not name a ComfyUI checkout (see `make browser`)")
@@ -62,30 +68,45 @@ def server(tmp_path: Path) -> Iterator[Any]:
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    running = module.Server(comfyui.resolve(), tmp_path)
-    running.start()
+    running = module.Server(comfyui.resolve(), tmp_path_factory.mktemp("comfyui"))
+    running.start(*(["--front-end-root", os.environ["FRONTEND"]] if os.environ.get("FRONTEND") else []))
     yield running
     running.kill()
 
 
+def named(name: str) -> str:
+    """Pictures are named after the version and what was chosen; another frontend than the version's own has its folder's name."""
+    return "_".join(part for part in (Path(os.environ["COMFYUI_PATH"]).name, Path(os.environ.get("FRONTEND") or "").name, name) if part)
+
+
 @pytest.mark.browser
-def test_every_state_is_whole_in_both_themes_and_long_curves_draw_fast():
+def test_every_state_is_whole_in_both_themes_and_long_curves_draw_fast_and_stay_small():
     lines = [json.loads(line) for line in node("states.mjs", PICTURES).splitlines()]
-    assert [line["theme"] for line in lines] == ["dark", "light"]
+    assert [line["theme"] for line in lines] == ["dark", "light", "hours"]
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_session_in_the_real_frontend(server: Any, name: str, tmp_path: Path):
-    prefix = f"{Path(os.environ['COMFYUI_PATH']).name}_{name}"
-    node("panel.mjs", server.url, small_workflow(tmp_path), PICTURES, prefix, json.dumps({**QUIET, **SETTINGS[name]}))
+    workflow = small_workflow(tmp_path, seed=1 + list(SETTINGS).index(name))
+    node("panel.mjs", server.url, workflow, PICTURES, named(name), json.dumps({**QUIET, **SETTINGS[name]}))
 
 
-def small_workflow(folder: Path) -> Path:
-    """The shipped workflow with fewer pictures."""
+@pytest.mark.browser
+def test_stored_trainings_in_the_sidebar(server: Any):
+    """After the sessions, whose runs the server still uses; a copy of one under another name is used by nobody."""
+    if len(server.runs) < 2:
+        pytest.skip("no session has trained anything here")
+    unused = server.runs[0].with_name(server.runs[0].name[::-1])
+    shutil.copytree(server.runs[0], unused)
+    node("runs.mjs", server.url, PICTURES, named("runs"), json.dumps({**QUIET, **SETTINGS["classic_dark"]}), unused.name)
+
+
+def small_workflow(folder: Path, seed: int) -> Path:
+    """The shipped workflow with fewer pictures and steps."""
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     for entry in workflow["nodes"]:
-        changes = CHANGES.get(entry["type"], {})
+        changes = {**CHANGES.get(entry["type"], {}), **({SEED_POSITION: seed} if entry["type"] == "GraftSettings" else {})}
         for position, value in changes.items():
             entry["widgets_values"][position] = value
     path = folder / "workflow.json"

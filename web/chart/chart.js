@@ -12,6 +12,8 @@ import { areaPath, dot, label, linePath, make, set } from "./svg.js";
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 22 };
 /** Of a held-out point, and how far lines may leave the frame. */
 const DOT_PIXELS = 3;
+/** Between two figures of an axis. */
+const [ROW_PIXELS, COLUMN_PIXELS] = [32, 70];
 /** So many losses tell how far the noise goes. */
 const NOISE_SAMPLES = 2000;
 
@@ -147,8 +149,8 @@ export class Chart {
   #axes() {
     const { left, right, top, bottom } = this.inner;
     const { from, to, low, high } = this.range;
-    const rows = Math.max(3, Math.round((bottom - top) / 26));
-    const columns = Math.max(2, Math.round((right - left) / 70));
+    const rows = Math.max(3, Math.round((bottom - top) / ROW_PIXELS));
+    const columns = Math.max(2, Math.round((right - left) / COLUMN_PIXELS));
     const parts = [];
     for (const value of (this.log ? logTicks : linearTicks)(low, high, rows)) {
       const y = Math.round(this.y(value)) + 0.5;

@@ -38,7 +38,7 @@ def record(step: int) -> StepRecord:
 def trained(watch: Watch, steps: int, until_step: int | None = None, each=lambda step: None):
     """What the loop does with a listener."""
     learner = SimpleNamespace(step=0)
-    watch.begin(learner, SimpleNamespace(until_step=until_step or steps, history=lambda step: History()))
+    watch.begin(learner, SimpleNamespace(until_step=until_step or steps, history=lambda step: History(), run=SimpleNamespace(folder=Path("nowhere"))))
     for number in range(1, steps + 1):
         each(number)
         learner.step = number
@@ -103,6 +103,31 @@ def test_without_an_interval_pictures_come_only_when_asked_for(make):
     with make() as watch:
         trained(watch, 7)
     assert watch.run.summary()["picture_steps"] == []
+
+
+def test_pictures_of_an_earlier_sitting_stay_while_the_same_run_goes_on(make):
+    with make(sample_every=2) as watch:
+        watch.result(trained(watch, 2, until_step=4))
+    with make(sample_every=2) as again:
+        state = trained(again, 4)
+    assert again.run.summary()["picture_steps"] == [0, 2, 4] and again.run.picture(2, 0) == b"picture at 2"
+    with make() as found:
+        found.result(state)
+    assert found.run.summary()["picture_steps"] == [0, 2, 4]
+    with make() as other:
+        state.folder = Path("elsewhere")
+        other.result(state)
+    assert other.run.summary()["picture_steps"] == [], "another training's pictures are its own"
+
+
+def test_a_wish_is_told_to_the_pages_before_the_step_ends(make, sent, board):
+    with make() as watch:
+        watch.run.begin(0, 9, History())
+        board.wish(watch.run.id, "save")
+        end = time.monotonic() + 10
+        while not any(event["wishes"] for event in sent) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert sent[-1]["wishes"] == ["save"] and sent[-1]["step"] == 0
 
 
 def test_the_newest_picture_is_kept_beside_the_run(make, tmp_path):
