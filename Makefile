@@ -10,7 +10,7 @@ DEMO := out/nano_canny_controlnet
 # Where `make browser` keeps playwright-core; the browser is the system's (CHROMIUM= names another one).
 PLAYWRIGHT ?= $(HOME)/.cache/graft-browser
 
-.PHONY: demo test quick lint bench integration browser clean help
+.PHONY: demo test quick lint bench integration browser pictures clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -19,7 +19,8 @@ help:
 	@echo "make quick  the quick tests only (under 2 minutes)"
 	@echo "make lint   ruff and mypy"
 	@echo "make integration COMFYUI_PATH=... COMFYUI_PYTHON=...   the tests against a real ComfyUI, with the Python that it runs in"
-	@echo "make browser COMFYUI_PATH=... COMFYUI_PYTHON=...   the live panel in Chromium and a real ComfyUI; pictures in out/browser"
+	@echo "make browser COMFYUI_PATH=... COMFYUI_PYTHON=...   the live panel in Chromium and a real ComfyUI (FRONTEND= names another frontend); pictures in out/browser"
+	@echo "make pictures COMFYUI_PATH=... COMFYUI_PYTHON=...   the workflows' thumbnails and the README's pictures, from a real run"
 	@echo "make bench  seconds and memory per training step, beside the same step in diffusers"
 
 demo: $(INSTALLED)
@@ -44,6 +45,11 @@ browser: $(TESTABLE)
 	@test -n "$(COMFYUI_PATH)" || (echo "Name a ComfyUI checkout: make browser COMFYUI_PATH=/path/to/ComfyUI COMFYUI_PYTHON=/its/bin/python"; exit 1)
 	test -d "$(PLAYWRIGHT)/node_modules/playwright-core" || npm install --no-save --prefix "$(PLAYWRIGHT)" playwright-core
 	COMFYUI_PATH="$(COMFYUI_PATH)" COMFYUI_PYTHON="$(COMFYUI_PYTHON)" PLAYWRIGHT="$(PLAYWRIGHT)" $(BIN)/python -m pytest tests/browser -m browser
+
+pictures: $(TESTABLE)
+	@test -n "$(COMFYUI_PATH)" || (echo "Name a ComfyUI checkout: make pictures COMFYUI_PATH=/path/to/ComfyUI COMFYUI_PYTHON=/its/bin/python"; exit 1)
+	test -d "$(PLAYWRIGHT)/node_modules/playwright-core" || npm install --no-save --prefix "$(PLAYWRIGHT)" playwright-core
+	COMFYUI_PATH="$(COMFYUI_PATH)" COMFYUI_PYTHON="$(COMFYUI_PYTHON)" PLAYWRIGHT="$(PLAYWRIGHT)" $(BIN)/python tests/browser/make_pictures.py
 
 bench: $(TESTABLE)
 	$(BIN)/python -m graft bench
