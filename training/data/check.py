@@ -28,7 +28,6 @@ LATENT_BYTES_PER_PX, PICTURE_BYTES_PER_PX, EDGE_BYTES_PER_PX = 1.0, 3.0, 0.125
 FLUX_TEXT_BYTES = (256 * 4096 + 768) * 4
 """One caption as FLUX.1's text encoders give it."""
 _NUMBER = re.compile(r"\d[\d,.]*")
-_ADVANCE_EVERY = 16
 
 
 @dataclass(frozen=True)
@@ -145,15 +144,8 @@ def count_kinds(problems: Sequence[Problem]) -> dict[str, int]:
 def _look(dataset: Dataset, known: KnownFiles | None, progress: Progress) -> tuple[list[Sample], list[Problem]]:
     samples: list[Sample] = []
     problems: list[Problem] = []
-    progress.start(0, "picture")  # how many there are shows only in the end
-    try:
-        for number, entry in enumerate(dataset.look(known), start=1):
-            (samples if isinstance(entry, Sample) else problems).append(entry)  # type: ignore[arg-type]
-            if number % _ADVANCE_EVERY == 0:
-                progress.check_interrupt()
-                progress.advance(number)
-    finally:
-        progress.finish()
+    for entry in dataset.look(known, progress):
+        (samples if isinstance(entry, Sample) else problems).append(entry)  # type: ignore[arg-type]
     return samples, problems
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..progress import NO_PROGRESS, Progress
 from .caption_rules import PLAIN_CAPTIONS, CaptionRules
 from .dataset import Dataset, HintRecipe, Problem, Sample
 from .framing import Framing
@@ -63,7 +64,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Combined:
-    """Data sets that agree in resolution, framing and hints (dataset.Dataset). Their samples follow one another.
+    """Data sets that agree in resolution and hints (dataset.Dataset). Their samples follow one another.
 
     Raises:
         InputError: no data sets, or some that do not agree, or nothing but validation.
@@ -72,25 +73,26 @@ class Combined:
     parts: tuple[Part, ...]
     held_out_share: float = 0.0
     """Share of all pictures that are held out besides those that the parts hold out."""
+    framing: Framing = field(default=None)  # type: ignore[assignment]
+    """How the pictures of all parts are cut; None takes their own, which then has to be the same."""
     on_unreadable: OnUnreadable = field(init=False)
 
     def __post_init__(self) -> None:
         if not any(not part.is_held_out for part in self.parts):
             raise InputError("data sets", expected="at least one to train on", found="none", remedy="Connect one.")
         require_share(self.held_out_share)
+        if self.framing is not None:
+            object.__setattr__(self, "parts", tuple(_reframed(part, self.framing) for part in self.parts))
         self._require_same("resolution", lambda dataset: dataset.resolution_px)
         self._require_same("buckets and views", lambda dataset: dataset.framing.describe())
         self._require_same("hints", lambda dataset: dataset.hint.describe())
         strict = any(part.dataset.on_unreadable == "stop" for part in self.parts)
         object.__setattr__(self, "on_unreadable", "stop" if strict else "skip")
+        object.__setattr__(self, "framing", self.parts[0].dataset.framing)
 
     @property
     def resolution_px(self) -> int:
         return self.parts[0].dataset.resolution_px
-
-    @property
-    def framing(self) -> Framing:
-        return self.parts[0].dataset.framing
 
     @property
     def hint(self) -> HintRecipe:
@@ -101,17 +103,17 @@ class Combined:
         """What the parts hold out is marked when they are scanned."""
         return 0
 
-    def scan(self, known: KnownFiles | None = None) -> tuple[Sample, ...]:
+    def scan(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> tuple[Sample, ...]:
         """Raises:
         InputError: as the parts' own scan.
         """
-        samples = [sample for number, part in enumerate(self.parts) for sample in self._scanned(number, part, known)]
+        samples = [sample for number, part in enumerate(self.parts) for sample in self._scanned(number, part, known, progress)]
         self.split(samples)
         return tuple(samples)
 
-    def look(self, known: KnownFiles | None = None) -> Iterator[Sample | Problem]:
+    def look(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> Iterator[Sample | Problem]:
         for number, part in enumerate(self.parts):
-            found = list(part.dataset.look(known))
+            found = list(part.dataset.look(known, progress))
             samples = [entry for entry in found if isinstance(entry, Sample)]
             marked = dict(self._marked(part, samples))
             for entry in found:
@@ -154,8 +156,9 @@ class Combined:
     def refuse_or_skip(self, problems: Iterable[Problem]) -> None:
         Policy(f"{len(self.parts)} data sets", self.on_unreadable).refuse_or_skip(problems)
 
-    def _scanned(self, number: int, part: Part, known: KnownFiles | None) -> Iterator[Sample]:
-        samples = _all_for_validation(part.dataset, known) if part.is_held_out else part.dataset.scan(known)
+    def _scanned(self, number: int, part: Part, known: KnownFiles | None, progress: Progress) -> Iterator[Sample]:
+        dataset = part.dataset
+        samples = _all_for_validation(dataset, known, progress) if part.is_held_out else dataset.scan(known, progress)
         return (replace(sample, name=self._name(number, name)) for name, sample in self._marked(part, samples))
 
     def _marked(self, part: Part, samples: Sequence[Sample]) -> Iterator[tuple[str, Sample]]:
@@ -179,9 +182,14 @@ class Combined:
             raise InputError(f"{subject} of the data sets", expected=f"the same for all: {said[0]}", found=other, remedy=remedy)
 
 
-def _all_for_validation(dataset: Dataset, known: KnownFiles | None) -> list[Sample]:
+def _reframed(part: Part, framing: Framing) -> Part:
+    dataset: Any = part.dataset
+    return part if dataset.framing == framing else replace(part, dataset=replace(dataset, framing=framing))
+
+
+def _all_for_validation(dataset: Dataset, known: KnownFiles | None, progress: Progress) -> Sequence[Sample]:
     """A data set's samples, however many it would hold out itself."""
-    found = list(dataset.look(known))
+    found = list(dataset.look(known, progress))
     dataset.refuse_or_skip(entry for entry in found if isinstance(entry, Problem))
     samples = [entry for entry in found if isinstance(entry, Sample)]
     if not samples:

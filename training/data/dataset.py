@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from ..errors import InputError
+from ..progress import NO_PROGRESS, Progress
 from .canny import CannyRecipe
 from .framing import Framing
 from .hints import DrawnHint, recipe_fields, recipe_of
@@ -108,14 +109,15 @@ class Dataset(Protocol):
     def on_unreadable(self) -> Literal["stop", "skip"]:
         """What to do about pictures that turn out to be unreadable."""
 
-    def scan(self, known: KnownFiles | None = None) -> tuple[Sample, ...]:
+    def scan(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> tuple[Sample, ...]:
         """All samples. Raises InputError listing what is wrong with them.
 
         Args:
             known: what earlier calls learnt of files that have not changed, so that they are not read again; filled with what is learnt now.
+            progress: hears of pictures.
         """
 
-    def look(self, known: KnownFiles | None = None) -> Iterator[Sample | Problem]:
+    def look(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> Iterator[Sample | Problem]:
         """The same one by one, with what is wrong in place of samples that cannot be used. Raises InputError: nothing can be looked at."""
 
     def stamp(self) -> str:

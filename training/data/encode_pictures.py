@@ -13,12 +13,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from ..errors import InputError
 from .buckets import Size
 from .canny import CannyRecipe, canny_edges
-from .dataset import Dataset, GivenHints, Problem, Sample
+from .dataset import Dataset, GivenHints, Problem, Sample, list_problems
 from .hints import HINT_PARTS_VERSION, hint_key
 from .keys import KeyPart
-from .picture_header import UnreadablePictureError
+from .picture_header import UnreadablePictureError, VanishedPictureError
 from .shards import Report, Rows, Shard, ShardPlan, batches_of, rows_for
 from .shelf import Shelf
 
@@ -42,9 +43,12 @@ class PictureParts:
         """All pictures as uint8 rows; a row that cannot be decoded is black.
 
         Raises:
-            InputError: pictures cannot be decoded and the user did not choose to skip them; all are listed.
+            InputError: pictures cannot be decoded and the user did not choose to skip them, or they have gone since they were scanned; all
+                are listed.
         """
         rows = self._rows("pictures", self.contents, self._decode, "picture")
+        if self.dataset.on_unreadable == "skip":
+            _require_all_there([problem for problem in self.unreadable if isinstance(problem, _Vanished)])
         self.dataset.refuse_or_skip(self.unreadable)
         return rows
 
@@ -163,23 +167,24 @@ class PictureParts:
         return recipe
 
     def _decode(self, plan: ShardPlan, report: Report) -> Shard | None:
-        problems: list[tuple[int, str]] = []
+        problems: list[tuple[int, Problem]] = []
         pictures: np.ndarray | None = None
         with workers("decode") as run:
             for place, result in enumerate(_reported(run(self._try_read, plan.rows), report)):
                 if isinstance(result, Problem):
-                    problems.append((place, result.what))
+                    problems.append((place, result))
                     continue
                 if pictures is None:
                     pictures = np.zeros((len(plan.rows), *result.shape), np.uint8)
                 pictures[place] = result
-        if problems and self.dataset.on_unreadable == "stop":
-            self.unreadable.extend(Problem(self.samples[plan.rows[place] // self.views].name, what) for place, what in problems)
+        # Rows are kept under the content's key: a black one would stay when the file is back.
+        if problems and (self.dataset.on_unreadable == "stop" or any(isinstance(problem, _Vanished) for _, problem in problems)):
+            self.unreadable.extend(problem for _, problem in problems)
             return None
         if pictures is None:
             width, height = self.size_of(plan.rows[0])
             pictures = np.zeros((len(plan.rows), height, width, 3), np.uint8)
-        return {"pictures": torch.from_numpy(pictures)}, {"unreadable": json.dumps(problems)} if problems else {}
+        return {"pictures": torch.from_numpy(pictures)}, _unreadable_fields(problems)
 
     def _try_read(self, row: int) -> np.ndarray | Problem:
         sample, framing = self.samples[row // self.views], self.dataset.framing
@@ -187,6 +192,8 @@ class PictureParts:
             if framing.is_plain:
                 return self.dataset.read(sample)
             whole, view = self.dataset.read_whole(sample), framing.view(row % self.views, sample.digest)
+        except VanishedPictureError as error:
+            return _Vanished(sample.name, str(error))
         except UnreadablePictureError as error:
             return Problem(sample.name, str(error))
         return framing.cut(whole, sample.size_px, self.dataset.resolution_px, view)
@@ -197,6 +204,23 @@ class PictureParts:
             return self.dataset.read_hint(sample)
         view = framing.view(row % self.views, sample.digest)
         return framing.cut(self.dataset.read_whole_hint(sample), sample.size_px, self.dataset.resolution_px, view)
+
+
+class _Vanished(Problem):
+    """A picture that was there when the data set was scanned."""
+
+
+def _require_all_there(vanished: Sequence[Problem]) -> None:
+    """Raises:
+    InputError: pictures have gone or changed since the data set was scanned; all are listed.
+    """
+    if vanished:
+        expected, remedy = "the pictures that were scanned", "Is the disk still there? Queue again: the pictures are then looked at anew."
+        raise InputError("pictures of the data set", expected=expected, found=list_problems(vanished), remedy=remedy)
+
+
+def _unreadable_fields(problems: Sequence[tuple[int, Problem]]) -> dict[str, str]:
+    return {"unreadable": json.dumps([[place, problem.what] for place, problem in problems])} if problems else {}
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import InputError
+from ..progress import NO_PROGRESS, Progress
 from .canny import CannyRecipe
 from .dataset import Problem, Sample, list_problems, require_held_out, require_resolution, split_held_out
 from .framing import PLAIN, Framing
@@ -69,20 +70,20 @@ class ImageFolder:
         """The pictures as records."""
         return FolderTree(self.path, nested=False, names_unread=False, caption_endings=(CAPTION_ENDING,), subject_kind="image folder")
 
-    def scan(self, known: KnownFiles | None = None) -> tuple[Sample, ...]:
+    def scan(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> tuple[Sample, ...]:
         """Reads every picture's header and every caption, in the order of their names.
 
         Raises:
             InputError: no folder, no pictures, too few for the held-out ones; or unreadable files or missing captions, all listed.
         """
-        samples = self._policy.sort_out(self.look(known))
+        samples = self._policy.sort_out(self.look(known, progress))
         if not samples:
             raise _no_pictures(self.path)
         self.split(samples)
         return samples
 
-    def look(self, known: KnownFiles | None = None) -> Iterator[Sample | Problem]:
-        return Scanner(self.caption_missing, IN_MEMORY if known is None else known).samples(self.source.entries())
+    def look(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> Iterator[Sample | Problem]:
+        return Scanner(self.caption_missing, IN_MEMORY if known is None else known, progress).samples(self.source.entries())
 
     def stamp(self) -> str:
         files = self.source.stamp()

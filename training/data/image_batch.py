@@ -25,7 +25,7 @@ from .image_check import require_images, require_matching_hints, what_is_wrong
 from .keys import content_key
 from .known import KnownFiles
 from .picture import fit_square
-from .picture_header import UnreadablePictureError
+from .picture_header import UnreadablePictureError, VanishedPictureError
 from .shards import Report, Rows, Shard, ShardPlan, rows_for
 from .shelf import Shelf
 
@@ -48,12 +48,12 @@ class StoredPlace:
         """uint8 RGB [resolution_px, resolution_px, 3]; rows are known by their content already.
 
         Raises:
-            UnreadablePictureError: the file that holds it has been removed.
+            VanishedPictureError: the file that holds it has been removed.
         """
         try:
             return self.rows.read(self.tensor, self.row).numpy()
         except (InputError, OSError) as error:
-            raise UnreadablePictureError("is no longer on disk") from error
+            raise VanishedPictureError("is no longer on disk") from error
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class ImageBatch:
             remedy = "Write the pictures to a folder and use that, or give one Image Batch Dataset for each size."
             raise InputError("buckets", expected="a data set of files", found="an image batch, which is kept as squares", remedy=remedy)
 
-    def scan(self, known: KnownFiles | None = None) -> tuple[Sample, ...]:
+    def scan(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> tuple[Sample, ...]:
         return self.samples
 
-    def look(self, known: KnownFiles | None = None) -> Iterator[Sample | Problem]:
+    def look(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> Iterator[Sample | Problem]:
         return iter(self.samples)
 
     def stamp(self) -> str:

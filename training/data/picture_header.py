@@ -29,6 +29,10 @@ class UnreadablePictureError(ValueError):
     """A picture cannot be used; the text says why and fits behind a file's name."""
 
 
+class VanishedPictureError(UnreadablePictureError):
+    """A picture that was looked at before is gone or has changed: nothing is known of its content any more."""
+
+
 @dataclass(frozen=True)
 class PictureHeader:
     """A picture as it is stored, before it is turned upright."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import InputError
+from ..progress import NO_PROGRESS, Progress
 from .canny import CannyRecipe
 from .dataset import GivenHints, HintRecipe, Problem, Sample, require_held_out, require_resolution
 from .framing import PLAIN, Framing
@@ -61,18 +62,18 @@ class PictureSet:
         """How strict it is."""
         return Policy(self.source.subject, self.on_unreadable)
 
-    def scan(self, known: KnownFiles | None = None) -> tuple[Sample, ...]:
+    def scan(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> tuple[Sample, ...]:
         """Raises:
         InputError: nothing there; or unreadable files, missing captions or missing hints, all listed; too few pictures to hold some out.
         """
-        samples = self.policy.sort_out(self.look(known))
+        samples = self.policy.sort_out(self.look(known, progress))
         if not samples:
             raise InputError(self.source.subject, expected="pictures", found="none", remedy="Check the path, and the names of columns.")
         self.split(samples)
         return samples
 
-    def look(self, known: KnownFiles | None = None) -> Iterator[Sample | Problem]:
-        scanner = Scanner(self.caption_missing, IN_MEMORY if known is None else known)
+    def look(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> Iterator[Sample | Problem]:
+        scanner = Scanner(self.caption_missing, IN_MEMORY if known is None else known, progress)
         return (self._hinted(entry) for entry in scanner.samples(self.source.entries()))
 
     def stamp(self) -> str:

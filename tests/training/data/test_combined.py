@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from graft.training.data.buckets import Buckets
 from graft.training.data.canny import CannyRecipe
 from graft.training.data.caption_rules import CaptionRules
 from graft.training.data.combined import Combined, Part
 from graft.training.data.folder import ImageFolder
+from graft.training.data.framing import Framing
 from graft.training.data.image_batch import store_image_batch
 from graft.training.data.picture_set import PictureSet
 from graft.training.data.sources.folder_tree import FolderTree
@@ -93,6 +95,18 @@ def test_a_plain_part_is_encoded_from_what_is_there(folders: tuple[ImageFolder, 
     done = encoders.pictures
     whole = encoders.encode(Combined(parts=tuple(Part(dataset=each) for each in folders)), tmp_path / "cache")
     assert whole.train_size == 8 and alone.train_size == 5 and done == 8
+
+
+def test_another_framing_is_that_of_all_parts(folders: tuple[ImageFolder, ImageFolder]) -> None:
+    framing = Framing(buckets=Buckets(min_px=16, max_px=64, step_px=16))
+    whole = Combined(parts=(Part(dataset=Combined(parts=(Part(dataset=folders[0]),))), Part(dataset=folders[1])))
+    changed = replace(whole, framing=framing)
+    assert changed.framing == framing and whole.framing.is_plain and changed.key() != whole.key()
+    assert replace(changed, held_out_share=0.5).framing == framing
+    # Pictures of 40 x 32: of the sizes with about 1,024 pixels, 32 x 32 has the nearest proportions.
+    assert {changed.framing.size(sample.size_px, SIDE_PX) for sample in changed.scan()} == {(32, 32)}
+    with pytest.raises(InputError, match="buckets and views of the data sets"):
+        Combined(parts=(Part(dataset=folders[0]), Part(dataset=replace(folders[1], framing=framing))))
 
 
 def test_parts_that_do_not_go_together(folders: tuple[ImageFolder, ImageFolder], tmp_path: Path) -> None:

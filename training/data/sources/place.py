@@ -12,7 +12,7 @@ import numpy as np
 
 from ...files.digest import Stamp, stamp_of
 from ..picture import FILE_LIMIT_BYTES, decode_picture, read_file
-from ..picture_header import UnreadablePictureError
+from ..picture_header import UnreadablePictureError, VanishedPictureError
 
 
 class Place(Protocol):
@@ -25,7 +25,8 @@ class Place(Protocol):
             digest: SHA-256 that the picture is known by.
 
         Raises:
-            UnreadablePictureError: it cannot be read or decoded, or is no longer the one that was scanned.
+            VanishedPictureError: it cannot be read any more, or is no longer the one that was scanned.
+            UnreadablePictureError: it cannot be decoded.
         """
 
 
@@ -55,9 +56,12 @@ class BytesPlace:
 
     def picture(self, digest: str) -> np.ndarray:
         """As `Place.picture`."""
-        data = self.read()
+        try:
+            data = self.read()
+        except UnreadablePictureError as error:
+            raise VanishedPictureError(str(error)) from error
         if hashlib.sha256(data).hexdigest() != digest:
-            raise UnreadablePictureError("was changed while it was in use")
+            raise VanishedPictureError("was changed while it was in use")
         return decode_picture(data)
 
 

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Literal, TypeAlias
 
+from ...progress import NO_PROGRESS, Progress
 from ..dataset import Problem, Sample
 from ..image_check import same_proportions
 from ..known import Fact, KnownFiles
@@ -19,7 +19,7 @@ from .record import Entry, Record
 CAPTION_LIMIT_BYTES = 64 * 1024
 MISSING_CAPTION = "has no caption"
 READERS = 4
-_READ_AHEAD = 1024
+_AT_ONCE = 64
 
 MissingCaptions: TypeAlias = Literal["stop", "empty", "folder name"]
 
@@ -31,15 +31,20 @@ class Scanner:
     caption_missing: MissingCaptions
     """What to do about pictures without a caption: a problem, the empty caption, or the name of their kohya folder."""
     known: KnownFiles
+    progress: Progress = NO_PROGRESS
 
     def samples(self, entries: Iterable[Entry]) -> Iterator[Sample | Problem]:
-        """A sample or what is wrong for each entry, in their order; only a window of them is in memory. What is learnt is kept at the end."""
-        entries = iter(entries)
+        """A sample or what is wrong for each entry, in their order. What is learnt is kept, also where this is interrupted."""
+        listed = list(entries)  # small values: how many there are has to be known for the bar
+        self.progress.start(len(listed), "picture")
         try:
             with ThreadPoolExecutor(READERS, thread_name_prefix="graft-scan") as readers:
-                while window := list(islice(entries, _READ_AHEAD)):
-                    yield from readers.map(self._examine, window)
+                for first in range(0, len(listed), _AT_ONCE):
+                    yield from readers.map(self._examine, listed[first : first + _AT_ONCE])
+                    self.progress.check_interrupt()
+                    self.progress.advance(min(first + _AT_ONCE, len(listed)))
         finally:
+            self.progress.finish()
             self.known.save()
 
     def _examine(self, entry: Entry) -> Sample | Problem:
