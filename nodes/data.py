@@ -13,6 +13,7 @@ from ..training.data.dataset import Dataset, DrawnRecipe, require_resolution
 from ..training.data.encode import encode_dataset
 from ..training.data.encoded import Encoded
 from ..training.data.folder import ImageFolder, picture_files
+from ..training.data.known import KnownFiles, known_in
 from ..training.data.shape_styles import STYLES
 from ..training.data.shapes import shapes_folder
 from ..training.errors import InputError
@@ -141,7 +142,7 @@ class Folder:
         path = image_folder_path(folder)
         recipe = hint or CannyRecipe()
         described = ImageFolder(path, resolution_px, recipe, held_out, on_unreadable=unreadable_pictures, caption_missing=missing_captions)
-        described.scan()
+        described.scan(known_files(), current_host().progress())
         return (described,)
 
 
@@ -169,6 +170,11 @@ def folder_stamp(path: Path) -> str:
 def encoded_folder(host: Host) -> Path:
     """Where everything that data sets are encoded to lies."""
     return host.cache_folder() / "encoded"
+
+
+def known_files() -> KnownFiles:
+    """What is known of files already, for every node and run that uses this cache."""
+    return known_in(encoded_folder(current_host()))
 
 
 class EncodeDataset:

@@ -14,11 +14,11 @@ from ..training.data.check_sheet import contact_sheet
 from ..training.data.check_text import report_text
 from ..training.data.combined import REPEATS_LIMIT, WEIGHT_LIMITS, Combined, Part
 from ..training.data.dataset import Dataset, GivenHints, HintRecipe, require_resolution
-from ..training.data.known import KnownFiles, known_in
 from ..training.data.picture_set import PictureSet
 from ..training.data.sources.choose import KINDS, Origin, gives_hints, open_source
 from ..training.data.sources.columns import Columns
-from .data import encoded_folder, image_folder_path
+from ..training.errors import InputError
+from .data import encoded_folder, image_folder_path, known_files
 from .host import current_host
 from .types import DATASET, HINT, Inputs, choice, link, number, said_of, whole
 
@@ -78,7 +78,10 @@ class PictureSource:
         """A linked path is not known yet (None): the node that gives it answers for it. Not equal to itself: look again."""
         if path is None or kind is None or hints is None:
             return ""
-        return open_source(_origin(path, kind, hints)).stamp() or float("nan")
+        try:
+            return open_source(_origin(path, kind, hints)).stamp() or float("nan")
+        except InputError:  # said by VALIDATE_INPUTS and by the run
+            return float("nan")
 
     def execute(
         self, path: str, kind: Any, resolution_px: int, held_out: int, held_out_share: float, missing_captions: Any, unreadable_pictures: Any,
@@ -91,18 +94,13 @@ class PictureSource:
             source=source, resolution_px=resolution_px, held_out=held_out, held_out_share=held_out_share, caption_missing=missing_captions,
             on_unreadable=unreadable_pictures, **(drawn or ({"hint": GivenHints()} if gives_hints(source) else {})),
         )  # fmt: skip
-        described.scan(known_files())
+        described.scan(known_files(), current_host().progress())
         return (described,)
 
 
 def _origin(path: str, kind: Any, hints: str, columns: Columns | None = None) -> Origin:
     folder = image_folder_path(hints) if hints.strip() else None
     return Origin(path=image_folder_path(path), kind=kind, columns=columns or Columns(), hints=folder)
-
-
-def known_files() -> KnownFiles:
-    """What is known of files already, for every node and run that uses this cache."""
-    return known_in(encoded_folder(current_host()))
 
 
 class DatasetOptions:
