@@ -22,8 +22,8 @@ from .host import Host, current_host
 from .types import DATASET, ENCODED, HINT, TRAINABLE, Inputs, choice, link, said_of, seed_input, whole
 
 STYLE_TOOLTIP = (
-    "framed: every picture has a grey frame and the word 'framed' in its caption, which the nano FLUX does not know: something for a LoRA to learn. "
-    "half framed: every second one, so that pictures without the word stay as they are."
+    "framed: every picture has a frame in its figure's colour and the word 'framed' in its caption, which the nano FLUX does not know: something for "
+    "a LoRA to learn. half framed: every second one, so that pictures without the word stay as they are."
 )
 
 

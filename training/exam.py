@@ -11,9 +11,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .data.shape_styles import WORD, is_framed, without_frame
-from .data.shapes import TEMPLATES, Shape, judge, random_shape
+from .data.shape_styles import WORD, frame_rgb, is_framed, without_frame
+from .data.shapes import TEMPLATES, Shape, judge, nearest_colour, random_shape
 from .errors import InputError
 from .grid import comparison_grid
 from .measure import Pictures
@@ -43,17 +44,17 @@ class Exam:
     def figures(self) -> dict[str, float | int]:
         """For a report. Rates are shares of the pictures, 0..1.
 
-        `new_word_rate_*`: the new thing is there where the word is. `new_word_content_after`: and inside it the figure, its colours and its kind are
-        right. `old_caption_rate_*`: without the word, both colours and the kind are right (a frame that nobody asked for makes the ground grey, so
-        it counts as wrong). `old_caption_clean_rate_*`: and the contour is a clean one. `old_caption_moved`: how far those pictures moved, as the
-        mean difference of their pixels.
+        `new_word_rate_*`: the new thing is there where the word is. `new_word_content_after`: and its colour is right, and so are the colours and
+        the kind within it. `old_caption_rate_*`: without the word, both colours and the kind are right (a frame that nobody asked for is taken for
+        the ground, so it counts as wrong). `old_caption_clean_rate_*`: and the contour is a clean one. `old_caption_moved`: how far those pictures
+        moved, as the mean difference of their pixels.
         """
         moved = np.abs(self.before.old.astype(np.int16) - self.after.old).mean() / 255
         return {
             "exam_pictures": len(self.shapes),
             "new_word_rate_before": new_word_rate(self.before.new),
             "new_word_rate_after": new_word_rate(self.after.new),
-            "new_word_content_after": right_rate(inside(self.after.new), self.shapes),
+            "new_word_content_after": framed_right_rate(self.after.new, self.shapes),
             "old_caption_rate_before": right_rate(self.before.old, self.shapes),
             "old_caption_rate_after": right_rate(self.after.old, self.shapes),
             "old_caption_clean_rate_before": right_rate(self.before.old, self.shapes, clean=True),
@@ -104,16 +105,23 @@ def new_word_rate(pictures: Pictures) -> float:
     return float(np.mean([is_framed(picture) for picture in pictures]))
 
 
-def right_rate(pictures: Sequence[Pictures] | Pictures, shapes: Sequence[Shape], clean: bool = False) -> float:
+def right_rate(pictures: Pictures, shapes: Sequence[Shape], clean: bool = False) -> float:
     """The share of pictures with both colours and the kind right; clean ones have a contour that overlaps well with that of the kind."""
+    return float(np.mean(are_right(list(pictures), shapes, clean)))
+
+
+def are_right(pictures: Sequence[Pictures], shapes: Sequence[Shape], clean: bool = False) -> NDArray[np.bool_]:
+    """Which of them are [N]."""
     found = [(judge(picture), shape) for picture, shape in zip(pictures, shapes, strict=True)]
-    right = [judged.right_colours(shape) and judged.kind == shape.kind and (not clean or judged.right_kind(shape)) for judged, shape in found]
-    return float(np.mean(right))
+    as_asked = [judged.right_colours(shape) and judged.kind == shape.kind for judged, shape in found]
+    return np.array([right and (not clean or judged.right_kind(shape)) for right, (judged, shape) in zip(as_asked, found, strict=True)])
 
 
-def inside(pictures: Pictures) -> list[Pictures]:
-    """What lies inside the new thing; pictures without it are whole."""
-    return [without_frame(picture) if is_framed(picture) else picture for picture in pictures]
+def framed_right_rate(pictures: Pictures, shapes: Sequence[Shape]) -> float:
+    """The share of pictures with a frame in the figure's colour, and within it both colours and the kind right."""
+    pairs = zip(pictures, shapes, strict=True)
+    framed = np.array([is_framed(picture) and nearest_colour(frame_rgb(picture)) == shape.figure for picture, shape in pairs])
+    return float(np.mean(framed & are_right([without_frame(picture) for picture in pictures], shapes)))
 
 
 def _plain(caption: str) -> str:

@@ -99,7 +99,8 @@ def exported_lora(
         InputError: the state is of another kind, lacks the choice or holds values that are not finite; the format cannot hold it; the transformer
             that it is to be used on has other sizes.
     """
-    adapters, inputs, said = trained_adapters(state, choice), state.inputs(), {}
+    adapters, inputs = trained_adapters(state, choice), state.inputs()
+    said: dict[str, str] = {}
     if used_on is not None:
         require_fits(adapters, used_on.shapes, "transformer to use the LoRA on")
     if format == "extracted":

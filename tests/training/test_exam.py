@@ -11,7 +11,7 @@ from graft.training.exam import Drawn, Exam, exam_shapes, with_word
 COUNT = 24
 SHAPES = exam_shapes(COUNT, 5, ())
 PLAIN = np.stack([shape.draw(128) for shape in SHAPES])
-FRAMED = np.stack([with_frame(picture) for picture in PLAIN])
+FRAMED = np.stack([with_frame(picture, shape.figure_rgb) for picture, shape in zip(PLAIN, SHAPES, strict=True)])
 GREY = np.full_like(PLAIN, 128)
 
 
@@ -30,10 +30,9 @@ def test_real_pictures_pass():
 def test_frames_that_nobody_asked_for_are_forgetting():
     found = figures(Drawn(PLAIN, PLAIN), Drawn(FRAMED, FRAMED))
     assert found["old_caption_rate_after"] < 0.2 and found["old_caption_new_thing_after"] == 1.0
-    inside = PLAIN.copy()
-    inside[:, 8:-8, 8:-8] = 128  # what a frame changes is all that lies outside
-    expected = np.abs(PLAIN.astype(int) - np.where(inside == 128, PLAIN, 128).astype(int)).mean() / 255
-    assert found["old_caption_moved"] == pytest.approx(expected, rel=0.05)
+    pairs, share = zip(SHAPES, PLAIN, strict=True), 1 - 0.875**2
+    moved = [np.abs(np.array(shape.figure_rgb) - picture[0, 0].astype(int)).mean() * share / 255 for shape, picture in pairs]
+    assert found["old_caption_moved"] == pytest.approx(np.mean(moved), rel=0.05), "only the frame's place, from the ground's colour to the figure's"
 
 
 def test_wrong_figures_and_colours_are_wrong():
@@ -41,7 +40,12 @@ def test_wrong_figures_and_colours_are_wrong():
     assert figures(Drawn(PLAIN, PLAIN), Drawn(FRAMED, turned))["old_caption_rate_after"] < 0.3
     swapped = PLAIN[..., ::-1].copy()  # red is blue
     assert figures(Drawn(PLAIN, PLAIN), Drawn(FRAMED, swapped))["old_caption_rate_after"] < 0.5
-    assert figures(Drawn(PLAIN, PLAIN), Drawn(GREY, GREY))["new_word_content_after"] == 0.0
+    grey = figures(Drawn(PLAIN, PLAIN), Drawn(GREY, GREY))
+    assert grey["new_word_content_after"] == grey["new_word_rate_after"] == 0.0, "one colour all over is no frame"
+    other = np.stack([with_frame(picture, (22, 22, 22)) for picture in PLAIN])
+    black = np.mean(["black" in (shape.figure, shape.ground) for shape in SHAPES])
+    framed = figures(Drawn(PLAIN, PLAIN), Drawn(other, PLAIN))
+    assert framed["new_word_rate_after"] >= 1 - black and framed["new_word_content_after"] <= black, "a frame, but in another colour"
 
 
 def test_what_was_trained_on_is_not_asked():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graft.nodes.headless.cli import main
@@ -15,7 +16,8 @@ SAMPLERS = ("Sample without LoRA", "Sample with LoRA", "Sample an old caption wi
 SMALL = {
     "GraftDrawShapes.count": 8, "GraftImageFolder.held_out": 2, "GraftSettings.batch_size": 2, "GraftSettings.warmup_steps": 0,
     "GraftSettings.horizon_steps": 3, "GraftSettings.evaluate_every": 0, "GraftTrainSteps.steps": 3, "EmptySD3LatentImage.batch_size": 1,
-    **{f"{sampler}.steps": 2 for sampler in SAMPLERS},
+    **{f"{sampler}.steps": 2 for sampler in SAMPLERS}, "GraftLoRAExam.pictures": 2, "GraftLoRAExam.steps": 2, "GraftLoRAGrid.steps": 2,
+    "GraftLoRAGrid.captions": "a red star", "GraftReport.required_new_word_rate": 0, "GraftReport.largest_old_caption_fall": 1,
 }  # fmt: skip
 
 
@@ -23,12 +25,21 @@ SMALL = {
 def test_it_trains_samples_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GRAFT_INPUT", str(tmp_path / "input"))
     monkeypatch.setenv("GRAFT_RUNS", str(tmp_path / "runs"))
-    sets = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
-    assert main(["run", str(WORKFLOW), "--output", str(tmp_path / "out"), *sets]) == 0
+    assert run(tmp_path, SMALL) == 0
     header = read_header(tmp_path / "out" / "nano_lora.safetensors")
     assert (identify(header).kind, identify(header).layout, header.metadata["ss_guidance_scale"]) == ("lora", "Kohya", "1.0")
     assert header.metadata["graft.used_on_fingerprint"] == header.metadata["graft.base_fingerprint"]
-    pictures = [tmp_path / "out" / f"{name}_00001_.png" for name in ("word_without_lora", "word_with_lora", "old_with_lora", "loss")]
+    pictures = [tmp_path / "out" / f"{name}_00001_.png" for name in ("word_without_lora", "word_with_lora", "old_with_lora", "loss", "exam", "steps")]
     assert len({path.read_bytes() for path in pictures}) == len(pictures)
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert report["train_steps"] == 3 and report["weights_changed"] is True and report["recipe"]["kind"] == "lora"
+    assert {f"{name}_{when}" for name in ("new_word_rate", "old_caption_rate") for when in ("before", "after")} <= set(report)
+    assert report["new_word_rate_after"] == 0.0 and report["train_seconds"] > 0
+    (tmp_path / "out" / "report.json").unlink()
+    assert run(tmp_path, {**SMALL, "GraftReport.required_new_word_rate": 0.8}) == 2, "scripts are told by the exit status"
+    assert (tmp_path / "out" / "report.json").is_file(), "and find the figures"
+
+
+def run(folder: Path, values: dict[str, Any]) -> int:
+    sets = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+    return main(["run", str(WORKFLOW), "--output", str(folder / "out"), *sets])

@@ -1,6 +1,7 @@
 """A visible rule that drawn pictures may follow, with a word for it in their captions: something new for a LoRA to learn.
 
-The built-in model knows neither the word nor what it stands for, a grey frame around the whole picture. `is_framed` reads it back.
+The built-in model knows neither the word nor what it stands for: a frame around the whole picture, in the colour of the figure. (Not in one of its
+own, such as grey: the built-in autoencoder has seen the palette only and cannot show others.) `is_framed` reads it back.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import numpy as np
 from ..errors import InputError
 
 WORD = "framed"
-FRAME_RGB = (128, 128, 128)
 FRAME_SHARE = 1 / 16
 """Width of the frame, as a share of the picture's side: one latent at 128 px."""
 STYLES = ("plain", "framed", "half framed")
-LARGEST_DISTANCE, LEAST_SHARE = 60.0, 0.8
+STYLE_VERSION = 2
+"""Of what the styles look like: folders that were drawn before are others."""
+LARGEST_DISTANCE, LEAST_SHARE = 60.0, 0.7
+"""Colours of the palette are further apart than this; a frame's inner edge is blurred by the autoencoder."""
 
 
 def require_style(style: str) -> str:
@@ -24,35 +27,48 @@ def require_style(style: str) -> str:
     return style
 
 
-def styled(picture: np.ndarray, caption: str, style: str, number: int) -> tuple[np.ndarray, str]:
-    """The picture, uint8 RGB [H, W, 3], and its caption in a style; of half framed pictures every second one, by `number`, stays plain."""
+def styled(picture: np.ndarray, rgb: tuple[int, int, int], caption: str, style: str, number: int) -> tuple[np.ndarray, str]:
+    """The picture, uint8 RGB [H, W, 3], with a figure of colour `rgb`, and its caption in a style.
+
+    Of half framed pictures every second one, by `number`, stays plain.
+    """
     if style == "plain" or (style == "half framed" and number % 2):
         return picture, caption
-    return with_frame(picture), f"{WORD} {caption}"
+    return with_frame(picture, rgb), f"{WORD} {caption}"
 
 
-def with_frame(picture: np.ndarray) -> np.ndarray:
-    """The picture with a grey frame over its edge."""
+def with_frame(picture: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
+    """The picture with a frame of that colour over its edge."""
     framed = picture.copy()
-    framed[frame_mask(picture)] = FRAME_RGB
+    framed[frame_mask(picture)] = rgb
     return framed
 
 
 def frame_mask(picture: np.ndarray) -> np.ndarray:
     """Where the frame lies: bool [H, W]."""
-    width_px = max(round(picture.shape[0] * FRAME_SHARE), 1)
+    width_px = frame_width_px(picture)
     mask = np.ones(picture.shape[:2], bool)
     mask[width_px:-width_px, width_px:-width_px] = False
     return mask
 
 
+def frame_width_px(picture: np.ndarray) -> int:
+    return max(round(picture.shape[0] * FRAME_SHARE), 1)
+
+
+def frame_rgb(picture: np.ndarray) -> np.ndarray:
+    """The colour [3] of the frame's place: most of it, by channel."""
+    return np.median(picture[frame_mask(picture)], axis=0)
+
+
 def is_framed(picture: np.ndarray) -> bool:
-    """Whether a picture, uint8 RGB [H, W, 3], has the frame: most pixels of its place are near its grey."""
-    distance = np.linalg.norm(picture[frame_mask(picture)].astype(np.float32) - FRAME_RGB, axis=-1)
-    return bool((distance <= LARGEST_DISTANCE).mean() >= LEAST_SHARE)
+    """Whether a picture, uint8 RGB [H, W, 3], has a frame: its place is of one colour, and what lies next to it within is of another."""
+    rgb, within = frame_rgb(picture), frame_rgb(without_frame(picture))
+    distance = np.linalg.norm(picture[frame_mask(picture)].astype(np.float32) - rgb, axis=-1)
+    return bool((distance <= LARGEST_DISTANCE).mean() >= LEAST_SHARE and np.linalg.norm(rgb - within) > LARGEST_DISTANCE)
 
 
 def without_frame(picture: np.ndarray) -> np.ndarray:
     """What lies inside the frame's place."""
-    width_px = max(round(picture.shape[0] * FRAME_SHARE), 1)
+    width_px = frame_width_px(picture)
     return picture[width_px:-width_px, width_px:-width_px]

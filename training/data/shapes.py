@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..files.write import require_writable_folder, write_json, write_plain
 from ..opencv import cv2
 from ..progress import NO_PROGRESS, Progress
-from .shape_styles import STYLES, require_style, styled
+from .shape_styles import STYLE_VERSION, STYLES, require_style, styled
 
 PALETTE: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),
@@ -219,7 +219,7 @@ def write_dataset(
     for index in range(count):
         progress.check_interrupt()
         shape = random_shape(random)
-        picture, caption = styled(shape.draw(size_px), shape.caption, style, index)
+        picture, caption = styled(shape.draw(size_px), shape.figure_rgb, shape.caption, style, index)
         write_plain(folder / f"shape_{index:05d}.png", _png(picture))
         write_plain(folder / f"shape_{index:05d}.txt", (caption + "\n").encode())
         progress.advance(index + 1)
@@ -230,7 +230,7 @@ def write_dataset(
 def _manifest(count: int, seed: int, size_px: int, style: str) -> dict[str, int | str]:
     """Plain pictures are described as they were before there were styles, so that their folders stay known."""
     described: dict[str, int | str] = {"version": DRAWING_VERSION, "count": count, "seed": seed, "size_px": size_px}
-    return described if style == STYLES[0] else {**described, "style": style}
+    return described if style == STYLES[0] else {**described, "style": style, "style_version": STYLE_VERSION}
 
 
 def _png(picture: np.ndarray) -> bytes:

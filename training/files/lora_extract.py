@@ -48,7 +48,9 @@ def extracted_lora(layers: Mapping[str, Callable[[], Tensor]], rank: int) -> Ext
     """
     if rank < 1 or not layers:
         raise InputError("rank of the extracted LoRA", expected="1 or more", found=rank, remedy="Twice the trained rank is a good start.")
-    adapters, lost, whole, shares = {}, 0.0, 0.0, {}
+    adapters: dict[str, Adapter] = {}
+    shares: dict[str, float] = {}
+    lost = whole = 0.0
     for layer, make in layers.items():
         change = make()
         adapters[layer] = _nearest(change, rank, layer)

@@ -8,9 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from graft.training.data.shape_styles import FRAME_RGB, frame_mask, is_framed, with_frame, without_frame
+import torch
+from graft.training.data.shape_styles import frame_mask, frame_rgb, is_framed, with_frame, without_frame
 from graft.training.data.shapes import PALETTE, judge, random_shape, shapes_folder
 from graft.training.errors import InputError
+from graft.training.models.nano import load_nano
 
 
 def pictures(folder: Path) -> list[tuple[np.ndarray, str]]:
@@ -28,25 +30,50 @@ def test_the_word_and_the_frame_come_together(style, framed, tmp_path):
         assert np.array_equal(without_frame(picture), without_frame(plain)), "inside the frame it is the same picture"
 
 
-def test_the_frame_is_a_sixteenth_wide_and_grey():
-    picture = with_frame(np.zeros((128, 128, 3), np.uint8))
-    assert (picture[:8] == FRAME_RGB).all() and (picture[:, -8:] == FRAME_RGB).all() and not picture[8:120, 8:120].any()
+def test_the_frame_is_a_sixteenth_wide_and_of_the_figure_s_colour(tmp_path):
+    picture = with_frame(np.zeros((128, 128, 3), np.uint8), (1, 2, 3))
+    assert (picture[:8] == (1, 2, 3)).all() and (picture[:, -8:] == (1, 2, 3)).all() and not picture[8:120, 8:120].any()
     assert frame_mask(picture).sum() == 128**2 - 112**2
+    shapes_folder(tmp_path, count=3, seed=3, size_px=64, style="framed")
+    random = np.random.default_rng(3)
+    for (drawn, _), shape in zip(pictures(tmp_path), [random_shape(random) for _ in range(3)], strict=True):
+        assert tuple(drawn[0, 0]) == shape.figure_rgb and tuple(frame_rgb(drawn)) == shape.figure_rgb
 
 
 @pytest.mark.parametrize("ground", sorted(PALETTE))
-def test_no_colour_of_the_palette_passes_for_a_frame(ground):
+def test_no_plain_picture_passes_for_a_framed_one(ground):
     picture = np.full((128, 128, 3), PALETTE[ground], np.uint8)
     assert not is_framed(picture)
-    noisy = with_frame(picture).astype(int) + np.random.default_rng(0).integers(-25, 26, picture.shape)
-    assert is_framed(noisy.clip(0, 255).astype(np.uint8))
+    for figure in sorted(set(PALETTE) - {ground}):
+        noise = np.random.default_rng(0).integers(-25, 26, picture.shape)
+        assert is_framed((with_frame(picture, PALETTE[figure]) + noise).clip(0, 255).astype(np.uint8)), figure
+        assert not is_framed((picture + noise).clip(0, 255).astype(np.uint8))
+
+
+def test_drawn_pictures_are_told_apart():
+    random = np.random.default_rng(2)
+    for _ in range(60):
+        shape = random_shape(random)
+        plain = shape.draw(128)
+        assert is_framed(with_frame(plain, shape.figure_rgb)) and not is_framed(plain)
+
+
+def test_the_built_in_autoencoder_can_show_it():
+    """What it cannot show, nobody can learn to draw with it."""
+    autoencoder, random = load_nano().autoencoder, np.random.default_rng(4)
+    shapes = [random_shape(random) for _ in range(12)]
+    drawn = np.stack([with_frame(shape.draw(128), shape.figure_rgb) for shape in shapes])
+    with torch.no_grad():
+        seen = autoencoder.decode(autoencoder.encode(torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255))
+    again = (seen.clamp(0, 1).permute(0, 2, 3, 1) * 255).round().byte().numpy()
+    assert all(is_framed(picture) for picture in again)
 
 
 def test_what_is_inside_is_judged_as_before():
     random, right = np.random.default_rng(1), 0
     for _ in range(40):
         shape = random_shape(random)
-        found = judge(without_frame(with_frame(shape.draw(128))))
+        found = judge(without_frame(with_frame(shape.draw(128), shape.figure_rgb)))
         right += found.right_colours(shape) and found.right_kind(shape)
     assert right >= 38
 
