@@ -67,7 +67,7 @@ def run_bench(
         require_writable_folder(Path(json_path).parent, "--json")
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name, sizes = size_named(size, device)
-    load = _load_average()
+    load = load_average()
     seconds = _seconds_of_both(sizes, device, checkpointing, repeats, progress)
     memory = {side: _memory_of(side, sizes, device, checkpointing) for side in SIDES}
     figures = {**_summary(seconds, memory), **_circumstances(name, sizes, device, checkpointing, repeats, load)}
@@ -133,14 +133,15 @@ def _seconds_of_both(sizes: BenchSize, device: torch.device, checkpointing: bool
         for number in range(WARMUP_STEPS + repeats):
             progress.check_interrupt()
             for side in SIDES if number % 2 else reversed(SIDES):
-                seconds[side].append(_timed(steps[side], device))
+                seconds[side].append(timed(steps[side], device))
             progress.advance(number + 1, ours=seconds["ours"][-1], diffusers=seconds["diffusers"][-1])
     finally:
         progress.finish()
     return {side: taken[WARMUP_STEPS:] for side, taken in seconds.items()}
 
 
-def _timed(step: Step, device: torch.device) -> float:
+def timed(step: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, until the device has done all of it."""
     _wait_for(device)
     started = time.perf_counter()
     step()
@@ -200,7 +201,7 @@ def _circumstances(name: str, sizes: BenchSize, device: torch.device, checkpoint
         "checkpointing": checkpointing,
         "repeats": repeats,
         "warmup_steps": WARMUP_STEPS,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor_name(),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "load_average_before": load,
         "versions": {
@@ -212,13 +213,18 @@ def _circumstances(name: str, sizes: BenchSize, device: torch.device, checkpoint
     }
 
 
+def device_name(device: torch.device) -> str:
+    """Of the GPU, or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor_name()
+
+
 def _processor_name() -> str:
     with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     return platform.processor() or platform.machine()
 
 
-def _load_average() -> float | None:
+def load_average() -> float | None:
     """Other work at the start makes the figures doubtful, so it is written beside them; None where the system does not tell."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 

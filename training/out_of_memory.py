@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -32,8 +32,8 @@ def ran_out(error: BaseException) -> bool:
 
 
 @contextmanager
-def freed_when_memory_runs_out(run: Run, settings: Settings, data: Encoded, device: torch.device) -> Iterator[None]:
-    """Around a training that is called in the with-block.
+def freed_when_memory_runs_out(run: Run, settings: Settings, data: Encoded, device: torch.device, also: Sequence[str] = ()) -> Iterator[None]:
+    """Around a training that is called in the with-block; `also` are remedies that come before the others.
 
     Raises:
         OutOfMemory: in place of the allocator's own error, whose traceback would keep every tensor of the step alive.
@@ -47,7 +47,7 @@ def freed_when_memory_runs_out(run: Run, settings: Settings, data: Encoded, devi
         said = let_go(error)
     if said:
         release_cached_memory(device)
-        raise OutOfMemory(explanation(said, run, settings, data, device)) from None
+        raise OutOfMemory(explanation(said, run, settings, data, device, also)) from None
 
 
 def let_go(error: BaseException) -> str:
@@ -68,11 +68,11 @@ def release_cached_memory(device: torch.device) -> None:
         empty_cache()
 
 
-def explanation(said: str, run: Run, settings: Settings, data: Encoded, device: torch.device) -> str:
+def explanation(said: str, run: Run, settings: Settings, data: Encoded, device: torch.device, also: Sequence[str] = ()) -> str:
     """What happened, what is kept, and what would fit, the gentlest remedy first."""
     kept = max((checkpoint.step for checkpoint in list_checkpoints(run.folder)), default=0)
     steps = f"the {kept} steps that were trained are kept" if kept else "no step was finished"
-    remedies = "; ".join(what_would_fit(settings, data.resolution_px, kept))
+    remedies = "; ".join([*also, *what_would_fit(settings, data.resolution_px, kept)])
     return f"Memory ran out while training on {device} ({said}). It has been given back, and {steps}. What would need less: {remedies}."
 
 

@@ -51,14 +51,14 @@ def loss_plot(
     sheet = Sheet(width_px, height_px)
     across = Axis.of_steps(np.concatenate([steps, points[:, 0]]), *_span(width_px, MARGIN_LEFT_PX, MARGIN_RIGHT_PX))
     upward = Axis.of_losses(values, points[:, 1], scale, *_rising(height_px))
-    _frame(sheet, across, upward, title)
+    frame(sheet, across, upward, title)
     if len(values) + len(points) == 0:
         sheet.text("no steps yet", width_px / 2, height_px / 2, LABEL_PX, MUTED, align=0.5)
         return sheet.finished()
-    _curve(sheet, across, upward, steps[: len(values)], values, STEP_COLOR, 1.0)
+    curve(sheet, across, upward, steps[: len(values)], values, STEP_COLOR, 1.0)
     if len(rates):
         _learning_rate(sheet, across, upward, steps[: len(rates)], rates)
-    _curve(sheet, across, upward, steps[: len(values)], mean, MEAN_COLOR, 2.2)
+    curve(sheet, across, upward, steps[: len(values)], mean, MEAN_COLOR, 2.2)
     _held_out(sheet, across, upward, points)
     _legend(sheet, _entries(len(values) > 0, len(points) > 0))
     return sheet.finished()
@@ -92,7 +92,8 @@ def _rising(height_px: int) -> tuple[float, float]:
 # ---------------------------------------------------------------- drawing
 
 
-def _frame(sheet: Sheet, across: Axis, upward: Axis, title: str) -> None:
+def frame(sheet: Sheet, across: Axis, upward: Axis, title: str) -> None:
+    """The title, the lines and numbers of both axes."""
     sheet.text(title, MARGIN_LEFT_PX, 38, TITLE_PX, INK, bold=True)
     for value in upward.ticks(9):
         y = float(upward.place(np.float64(value)))
@@ -108,7 +109,8 @@ def _frame(sheet: Sheet, across: Axis, upward: Axis, title: str) -> None:
     sheet.text(name, EDGE_PX, upward.end_px - 18, LABEL_PX, MUTED)
 
 
-def _curve(sheet: Sheet, across: Axis, upward: Axis, steps: Values, values: Values, color: Color, thickness_px: float) -> None:
+def curve(sheet: Sheet, across: Axis, upward: Axis, steps: Values, values: Values, color: Color, thickness_px: float) -> None:
+    """A line through all values, with a gap where one has no place on the axis."""
     window = (across.start_px, upward.end_px, across.end_px, upward.start_px)
     for run in _unbroken(values, upward.logarithmic):
         points = np.stack([across.place(steps[run]), upward.place(values[run])], axis=1)
@@ -128,7 +130,7 @@ def _learning_rate(sheet: Sheet, across: Axis, upward: Axis, steps: Values, rate
     """Against an axis of its own on the right, from 0 to the highest rate."""
     highest = float(np.nanmax(rates, initial=0.0)) or 1.0
     own = Axis(0.0, highest * 1.06, upward.start_px, upward.end_px)
-    _curve(sheet, across, own, steps, rates, RATE_COLOR, 1.2)
+    curve(sheet, across, own, steps, rates, RATE_COLOR, 1.2)
     for value in own.ticks(4)[1:]:
         y = float(own.place(np.float64(value)))
         sheet.text(tick_label(value), across.end_px + 10, y + TICK_PX / 2, TICK_PX, RATE_COLOR)
@@ -136,7 +138,7 @@ def _learning_rate(sheet: Sheet, across: Axis, upward: Axis, steps: Values, rate
 
 
 def _held_out(sheet: Sheet, across: Axis, upward: Axis, points: Values) -> None:
-    _curve(sheet, across, upward, points[:, 0], points[:, 1], HELD_OUT_COLOR, 1.6)
+    curve(sheet, across, upward, points[:, 0], points[:, 1], HELD_OUT_COLOR, 1.6)
     for x, y in zip(across.place(points[:, 0]), upward.place(points[:, 1]), strict=True):
         if math.isfinite(y):
             sheet.dot(x, y, 4.0, HELD_OUT_COLOR)

@@ -74,7 +74,7 @@ def test_figures_and_their_description(tmp_path, monkeypatch: pytest.MonkeyPatch
         step()
         return next(taken)
 
-    monkeypatch.setattr(bench, "_timed", timed)
+    monkeypatch.setattr(bench, "timed", timed)
     monkeypatch.setattr(bench, "reversed", lambda sides: sides, raising=False)
     figures = run_bench(tmp_path / "figures.json", "tiny", repeats=3, device=CPU)
     assert json.loads((tmp_path / "figures.json").read_text("utf-8")) == figures | {"sizes": {**figures["sizes"], "axes": [4, 6, 6]}}
