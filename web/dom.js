@@ -22,8 +22,7 @@ export function show(target, visible) {
   target.hidden = !visible;
 }
 
-/** Adds a style sheet to the page, once. */
+/** Adds a style sheet to the page; resolves when it holds (or cannot be had). */
 export function addStyleSheet(url) {
-  if (document.querySelector(`link[href="${url}"]`)) return;
-  document.head.append(element("link", { rel: "stylesheet", href: url }));
+  return new Promise((done) => document.head.append(element("link", { rel: "stylesheet", href: url, onload: done, onerror: done })));
 }

@@ -18,6 +18,9 @@ const STYLE_SHEETS = ["./graft.css", "./chart/chart.css", "./runs/runs.css"];
 /** The classic canvas leaves so much free around a DOM widget. */
 const WIDGET_MARGIN = 10;
 
+const styled = Promise.all(STYLE_SHEETS.map((sheet) => addStyleSheet(new URL(sheet, import.meta.url).href)));
+/** The heights that nodes were given here: one that has another was made so by its user. */
+const fitted = new WeakMap();
 /** @type {Map<object, Panel>} by node */
 const panels = new Map();
 const live = new Live({ get, post }, (training) => place(training));
@@ -60,7 +63,7 @@ function addPanel(node) {
   const panel = new Panel({
     words: wordsFor(locale), locale, act: (run, wish) => live.wish(run, wish),
     pictureUrl: (run, step, index) => api.apiURL(`/graft/live/${run}/pictures/${step}/${index}`),
-    grown: () => grow(node),
+    grown: () => fit(node),
   });
   const widget = node.addDOMWidget(WIDGET, WIDGET_TYPE, panel.element, {
     serialize: false, hideOnZoom: false, getMinHeight: () => panel.height + 2 * WIDGET_MARGIN, getValue: () => undefined, setValue: () => {},
@@ -68,7 +71,8 @@ function addPanel(node) {
   widget.serialize = false; // not in the saved workflow either: its widgets are stored by position
   panels.set(node, panel);
   forgetWithNode(node, panel);
-  grow(node, NODE_WIDTH);
+  fit(node, NODE_WIDTH);
+  styled.then(() => panel.update());
 }
 
 function forgetWithNode(node, panel) {
@@ -80,11 +84,13 @@ function forgetWithNode(node, panel) {
   };
 }
 
-/** Makes room for what the panel shows; a node that the user has made larger stays so. */
-function grow(node, width = 0) {
+/** Makes room for what the panel shows, and takes back what it needs no more; a node that the user has made larger stays so. */
+function fit(node, width = 0) {
   const [leastWidth, leastHeight] = node.computeSize();
   const [nowWidth, nowHeight] = node.size;
-  const next = [Math.max(nowWidth, leastWidth, width), Math.max(nowHeight, leastHeight)];
+  const isOurs = fitted.get(node) === nowHeight;
+  const next = [Math.max(nowWidth, leastWidth, width), isOurs ? leastHeight : Math.max(nowHeight, leastHeight)];
+  if (next[1] !== nowHeight) fitted.set(node, next[1]);
   if (next[0] !== nowWidth || next[1] !== nowHeight) node.setSize(next);
   app.graph?.setDirtyCanvas?.(true, true);
 }
@@ -112,7 +118,6 @@ app.registerExtension({
   name: "graft.panel",
 
   setup() {
-    for (const sheet of STYLE_SHEETS) addStyleSheet(new URL(sheet, import.meta.url).href);
     api.addEventListener(EVENT, ({ detail }) => live.receive(detail));
     api.addEventListener("reconnecting", () => panels.forEach((panel) => panel.connected(false)));
     api.addEventListener("reconnected", () => {

@@ -16,6 +16,7 @@ export async function open(page, url) {
   if (url) await page.goto(url, { ...LONG, waitUntil: "commit" });
   await page.waitForFunction(() => window.comfyAPI?.app?.app?.canvas?.graph && !document.querySelector("#splash-loader"), null, LOOKING);
   await page.waitForFunction(() => window.comfyAPI.app.app.extensions.some((extension) => extension.name === "graft.panel"), null, LOOKING);
+  await page.waitForFunction(() => "GraftTrainSteps" in window.LiteGraph.registered_node_types, null, LOOKING);
   await page.waitForTimeout(1000);
 }
 

@@ -65,10 +65,10 @@ export class Panel {
     this.element.remove();
   }
 
-  /** The least height in pixels at which nothing is cut off; a guess until the page has laid it out. */
+  /** The least height in pixels at which nothing is cut off; a guess until the page has laid it out by our style sheet. */
   get height() {
     const parts = [...this.element.children].filter((part) => !part.hidden);
-    if (!this.element.offsetHeight) return USUAL_PIXELS;
+    if (!this.element.offsetHeight || getComputedStyle(this.element).display !== "flex") return USUAL_PIXELS;
     const heights = parts.map((part) => (part === this.curves.element ? CURVES_PIXELS : part.offsetHeight));
     return heights.reduce((sum, height) => sum + height, 0) + GAP_PIXELS * (parts.length - 1) + 2 * PADDING_PIXELS;
   }
