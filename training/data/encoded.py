@@ -116,7 +116,7 @@ class Encoded:
         """
         if "edges" in self.parts:
             packed = self.parts["edges"].stack("edges", [sample.row for sample in samples])
-            return torch.from_numpy(np.unpackbits(packed.numpy(), axis=-1)) * 255
+            return torch.from_numpy(np.unpackbits(packed.numpy(), axis=-1)).mul_(255)
         thresholds = [self._thresholds(sample, seed, epoch) for sample, epoch in zip(samples, epochs, strict=True)]
         pictures = self.pictures(samples).numpy()
         return torch.from_numpy(np.stack([canny_edges(picture, *pair) for picture, pair in zip(pictures, thresholds, strict=True)]))
@@ -129,6 +129,9 @@ class Encoded:
         """
         if self.hint_form == "none":
             return None
+        if self.hint_form == "pixels" and isinstance(self.recipe, CannyRecipe):
+            # One channel, seen three times: a hint of 1024 x 1024 takes 4 MB in place of 12.
+            return self.edges(samples, seed, epochs).float().div_(127.5).sub_(1).unsqueeze(1).expand(-1, 3, -1, -1)
         if self.hint_form == "pixels":
             return self.hint_pictures(samples, seed, epochs) * 2 - 1
         variants = [self._variant(sample, seed, epoch) for sample, epoch in zip(samples, epochs, strict=True)]

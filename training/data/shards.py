@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import RawIOBase
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files.header import Header, read_header
-from ..files.tensors import TORCH_DTYPES, read_bytes, read_tensor
+from ..files.tensors import TORCH_DTYPES, read_tensor
 
 SHARD_ROWS_LIMIT = 256
 SHARD_TARGET_BYTES = 64 * 2**20
@@ -95,19 +96,27 @@ class Rows:
             DamagedShardError: it is no longer what was written.
             InputError: the file is gone or no safetensors file any more.
         """
-        shard, place = divmod(int(self.places[row]), self.stride)
-        opened = self._open(shard)
-        info = opened.header.tensors[tensor]
-        row_bytes = info.size_bytes // info.shape[0]
-        with opened.header.path.open("rb") as file:
-            data = read_bytes(file, opened.header, info.start + place * row_bytes, row_bytes)
-        if tensor in opened.checksums and zlib.crc32(data.numpy().data) != int(opened.checksums[tensor][place]):
-            raise self._damaged(shard)
-        return data.view(TORCH_DTYPES[info.dtype]).reshape(info.shape[1:])
+        return self.stack(tensor, [row])[0]
 
     def stack(self, tensor: str, rows: Sequence[int]) -> Tensor:
-        """The rows of a tensor, in the order asked for, [len(rows), ...]."""
-        return torch.stack([self.read(tensor, row) for row in rows])
+        """The rows of a tensor, of one size, in the order asked for, [len(rows), ...]; raises what `read` raises."""
+        info = self._open(int(self.places[rows[0]]) // self.stride).header.tensors[tensor]
+        result = torch.empty((len(rows), *info.shape[1:]), dtype=TORCH_DTYPES[info.dtype])
+        for place, row in enumerate(rows):
+            self._fill(result[place].reshape(-1).view(torch.uint8), tensor, row)
+        return result
+
+    def _fill(self, target: Tensor, tensor: str, row: int) -> None:
+        """Reads one row into memory that is there, uint8 [bytes of a row]."""
+        shard, place = divmod(int(self.places[row]), self.stride)
+        opened = self._open(shard)
+        info, header = opened.header.tensors[tensor], opened.header
+        assert info.size_bytes == info.shape[0] * len(target), f"row {row} of {tensor} has another size than the rows before it"
+        with header.path.open("rb", buffering=0) as file:
+            file.seek(header.data_start + info.start + place * len(target))
+            is_whole = _read_all(file, target.numpy().data) == len(target)
+        if not is_whole or (tensor in opened.checksums and zlib.crc32(target.numpy().data) != int(opened.checksums[tensor][place])):
+            raise self._damaged(shard)
 
     def tensors(self, row: int) -> list[str]:
         """Names of the tensors that hold a row, without those that only describe it."""
@@ -191,6 +200,14 @@ def _open(path: Path) -> _Opened:
     names = [name for name in header.tensors if name.startswith(_CHECKSUMS)]
     with path.open("rb") as file:
         return _Opened(header, {name.removeprefix(_CHECKSUMS): read_tensor(file, header, name).numpy() for name in names})
+
+
+def _read_all(file: RawIOBase, memory: memoryview) -> int:
+    """Bytes that were there; the system may give a large piece in several."""
+    done = 0
+    while done < len(memory) and (count := file.readinto(memory[done:])):
+        done += count
+    return done
 
 
 def _checksum(row: Tensor) -> int:
