@@ -90,7 +90,7 @@ function fit(node, width = 0) {
   const [nowWidth, nowHeight] = node.size;
   const isOurs = fitted.get(node) === nowHeight;
   const next = [Math.max(nowWidth, leastWidth, width), isOurs ? leastHeight : Math.max(nowHeight, leastHeight)];
-  if (next[1] !== nowHeight) fitted.set(node, next[1]);
+  if (next[1] === leastHeight) fitted.set(node, leastHeight);
   if (next[0] !== nowWidth || next[1] !== nowHeight) node.setSize(next);
   app.graph?.setDirtyCanvas?.(true, true);
 }

@@ -9,6 +9,8 @@ import { Tiles } from "./tiles.js";
 
 /** As in graft.css. */
 const [CURVES_PIXELS, GAP_PIXELS, PADDING_PIXELS, USUAL_PIXELS] = [190, 8, 8, 370];
+/** Narrower than any node: the page is still putting the panel in its place. */
+const LEAST_WIDTH_PIXELS = 160;
 /** Drawing may take this share of the page's time: long curves are drawn less often. */
 const DRAWING_SHARE = 0.05;
 const COMPLAINT_MILLISECONDS = 8000;
@@ -37,6 +39,10 @@ export class Panel {
     const parts = [this.head, this.tiles, this.curves, this.pictures, this.actions];
     const ownKeys = { onpointerdown: (event) => event.stopPropagation(), onkeydown: keepKeys };
     this.element = element("section", { class: "graft-panel", "aria-label": words.panel, ...ownKeys }, ...parts.map((part) => part.element));
+    /** The least height in pixels at which nothing is cut off; a guess until the page has laid the panel out. */
+    this.height = USUAL_PIXELS;
+    this.observer = new ResizeObserver(() => this.#measure());
+    this.observer.observe(this.element);
     this.render();
   }
 
@@ -60,17 +66,10 @@ export class Panel {
   remove() {
     clearTimeout(this.planned);
     clearTimeout(this.complaintTimer);
+    this.observer.disconnect();
     this.actions.remove();
     this.curves.remove();
     this.element.remove();
-  }
-
-  /** The least height in pixels at which nothing is cut off; a guess until the page has laid it out by our style sheet. */
-  get height() {
-    const parts = [...this.element.children].filter((part) => !part.hidden);
-    if (!this.element.offsetHeight || getComputedStyle(this.element).display !== "flex") return USUAL_PIXELS;
-    const heights = parts.map((part) => (part === this.curves.element ? CURVES_PIXELS : part.offsetHeight));
-    return heights.reduce((sum, height) => sum + height, 0) + GAP_PIXELS * (parts.length - 1) + 2 * PADDING_PIXELS;
   }
 
   render() {
@@ -84,7 +83,7 @@ export class Panel {
     this.tiles.show(training, this.curves.loss);
     this.pictures.show(training);
     this.actions.show(figures, phase === "running" && isConnected);
-    this.#grow();
+    this.#measure();
     this.planned = undefined;
     this.renderedAt = performance.now();
     this.cost = this.renderedAt - began;
@@ -98,10 +97,14 @@ export class Panel {
     this.update();
   }
 
-  #grow() {
-    const { height } = this;
-    if (height === this.lastHeight) return;
-    this.lastHeight = height;
+  /** Another height needs another node; what is not laid out yet, in its width and by our style sheet, tells nothing. */
+  #measure() {
+    if (this.element.offsetWidth < LEAST_WIDTH_PIXELS || getComputedStyle(this.element).display !== "flex") return;
+    const parts = [...this.element.children].filter((part) => !part.hidden);
+    const heights = parts.map((part) => (part === this.curves.element ? CURVES_PIXELS : part.offsetHeight));
+    const height = heights.reduce((sum, each) => sum + each, 0) + GAP_PIXELS * (parts.length - 1) + 2 * PADDING_PIXELS;
+    if (height === this.height) return;
+    this.height = height;
     this.element.style.minHeight = `${height}px`;
     this.grown();
   }
