@@ -127,6 +127,7 @@ class LossPlot:
             [record.loss for record in history.steps],
             held_out=[(record.step, record.held_out) for record in history.comparable_held_out],
             learning_rates=[record.learning_rate for record in history.steps],
+            regularisation=history.regularisation,
             scale=scale,
         )
         return (as_image(plot),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..training.optimiser_kinds import require_library
 from ..training.settings import COMPUTES, DENSITIES, OPTIMISERS, SCHEDULES, ObjectiveSettings, OptimiserSettings, PrecisionSettings, ScheduleSettings
 from ..training.settings import Settings as TrainingSettings
 from .types import SETTINGS, Inputs, choice, number, said_of, seed_input, whole
@@ -29,7 +30,7 @@ class Settings:
         "Optimiser, schedule, objective, precision and saving. The schedule runs over its own horizon, whatever number of steps a Train Steps node "
         "asks for: so 100 + 100 steps are the same as 200."
     )
-    SEARCH_ALIASES = ("hyperparameters", "learning rate", "optimizer", "adamw", "lion", "muon")
+    SEARCH_ALIASES = ("hyperparameters", "learning rate", "optimizer", "adamw", "lion", "muon", "8-bit", "adafactor", "prodigy", "schedule-free")
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
@@ -37,17 +38,23 @@ class Settings:
 
     @classmethod
     def VALIDATE_INPUTS(  # noqa: N802
-        cls, schedule: Any, warmup_steps: int | None, horizon_steps: int | None, guidance_low: float | None, guidance_high: float | None
-    ) -> bool | str:
+        cls, learning_rate: float | None, schedule: Any, warmup_steps: int | None, horizon_steps: int | None, ema_decay: float | None,
+        guidance_low: float | None, guidance_high: float | None, optimiser: Any,
+    ) -> bool | str:  # fmt: skip
         """Only what has to fit together: the error is shown at each input named here, and ComfyUI itself checks all others."""
         given = {
-            "schedule": schedule, "warmup_steps": warmup_steps, "horizon_steps": horizon_steps, "guidance_low": guidance_low,
-            "guidance_high": guidance_high,
+            "learning_rate": learning_rate, "schedule": schedule, "warmup_steps": warmup_steps, "horizon_steps": horizon_steps,
+            "ema_decay": ema_decay, "guidance_low": guidance_low, "guidance_high": guidance_high, "optimiser": optimiser,
         }  # fmt: skip
-        return said_of(cls, given, lambda: settings_of(**{**_defaults(cls), **given}))
+        return said_of(cls, given, lambda: _check(settings_of(**{**_defaults(cls), **given})))
 
     def execute(self, **widgets: Any) -> tuple[TrainingSettings]:
         return (settings_of(**widgets),)
+
+
+def _check(settings: TrainingSettings) -> None:
+    """Told now, so that nobody waits for a data set to be encoded before a missing library is named."""
+    require_library(settings.optimiser.name)
 
 
 def _defaults(node: Any) -> dict[str, Any]:
@@ -57,7 +64,7 @@ def _defaults(node: Any) -> dict[str, Any]:
 def _optimiser() -> dict[str, tuple[Any, ...]]:
     return {
         "learning_rate": number(
-            2e-5, 1e-8, 0.1, 1e-6, "The highest learning rate. 2e-5 suits a ControlNet of FLUX.1; the nano model takes 1e-3 to 2e-3."
+            2e-5, 1e-8, 10.0, 1e-6, "The highest learning rate. 2e-5 suits a ControlNet of FLUX.1; the nano model takes 1e-3 to 2e-3. Prodigy: 1."
         ),
         "schedule": choice(SCHEDULES, "How the learning rate falls from its peak to the horizon."),
         "warmup_steps": whole(0, 0, 1_000_000, "Steps over which the learning rate rises to its peak."),
@@ -105,8 +112,16 @@ def _saving() -> dict[str, tuple[Any, ...]]:
 def _appended() -> dict[str, tuple[Any, ...]]:
     """What came later: widgets are only ever added at the end."""
     return {
-        "optimiser": choice(OPTIMISERS, "lion wants a third to a tenth of AdamW's rate and keeps half as much; muon takes AdamW's."),
+        "optimiser": choice(OPTIMISERS, OPTIMISER_TOOLTIP),
     }
+
+
+OPTIMISER_TOOLTIP = (
+    "lion wants a third to a tenth of AdamW's rate and keeps half as much; muon takes AdamW's. adamw_8bit keeps a quarter of AdamW's averages, and "
+    "the paged one puts them into the CPU's memory when the GPU's is short (pip install bitsandbytes). adafactor takes AdamW's rate and keeps next "
+    "to nothing. prodigy finds the rate itself: learning_rate 1 (pip install prodigyopt). schedule_free needs no schedule but likes a warm-up, takes "
+    "one to ten times AdamW's rate, and gives the average of its weights (pip install schedulefree)."
+)
 
 
 def settings_of(

@@ -14,6 +14,7 @@ from ..training.models.flux import Flux
 from ..training.out_of_memory import let_go, release_cached_memory
 from ..training.preview import PreviewSettings
 from ..training.progress import Progress, Viewer
+from ..training.regularisation import WEIGHT_LIMIT, regularisation_of
 from ..training.settings import Settings
 from ..training.state import State
 from ..training.store import RunStore
@@ -25,7 +26,7 @@ from .live.board import BOARD
 from .live.pictures import Painter
 from .live.run import Place
 from .live.watch import Unwatched, Watch
-from .types import ENCODED, SETTINGS, STATE, TRAINABLE, Inputs, link, whole
+from .types import ENCODED, SETTINGS, STATE, TRAINABLE, Inputs, link, number, whole
 
 
 class TrainSteps:
@@ -55,6 +56,8 @@ class TrainSteps:
                 "previous": link(STATE, "A state to go on from."),
                 "vae": link("VAE", "Decodes the pictures that the panel shows on the way; without it they are rough."),
                 "sample_every": whole(0, 0, 10_000_000, "Steps between pictures in the panel; 0 makes them when asked for only. Changes no result."),
+                "regularisation": link(ENCODED, REGULARISATION_TOOLTIP),
+                "regularisation_weight": number(1.0, 0.0, WEIGHT_LIMIT, 0.05, "How much the loss of those pictures counts; 0 leaves them out."),
             },
             "hidden": {"unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
@@ -66,20 +69,27 @@ class TrainSteps:
 
     def execute(
         self, model: Any, trainable: Recipe, data: Encoded, settings: Settings, steps: int, previous: State | None = None, vae: Any = None,
-        sample_every: int = 0, unique_id: str | None = None, extra_pnginfo: Any = None,
+        sample_every: int = 0, regularisation: Encoded | None = None, regularisation_weight: float = 1.0, unique_id: str | None = None,
+        extra_pnginfo: Any = None,
     ) -> tuple[State, dict[str, list[float]], int]:  # fmt: skip
         host, limit_bytes = current_host(), limit_from_environment()
         progress, store = host.progress(), RunStore(host.runs_folder())
         with watched(host, progress, data, vae, sample_every, unique_id, extra_pnginfo) as watch, GraphBase(host, model) as base:
             state = train_to(
                 base, trainable, data, settings, steps=steps, store=store, device=host.device(), previous=previous, progress=progress,
-                listener=watch,
+                listener=watch, regularisation=regularisation_of(regularisation, regularisation_weight),
             )  # fmt: skip
             watch.result(state)
         if (workflow := workflow_of(extra_pnginfo)) is not None:
             keep_workflow(state.folder, workflow)
         keep_within(store, limit_bytes)
         return state, {"loss": [record.loss for record in state.history().steps]}, state.step
+
+
+REGULARISATION_TOOLTIP = (
+    "Pictures that the transformer is to go on drawing as it does (prior preservation): a batch of them is trained beside each batch of the data. "
+    "Best are pictures that the transformer itself has drawn for captions without the new word. Takes the time of the data once more."
+)
 
 
 def watched(

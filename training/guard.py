@@ -18,13 +18,14 @@ class NonFiniteError(StoppedTraining):
     """Loss or gradient became infinite or NaN. The weights are still those of `step` finished steps."""
 
     def __init__(
-        self, *, step: int, loss: float, gradient_norm: float, learning_rate: float, samples: Sequence[int], tensor: str | None, advice: str
-    ) -> None:
+        self, *, step: int, loss: float, gradient_norm: float, learning_rate: float, samples: Sequence[int], tensor: str | None, advice: str,
+        kind: str = "training samples",
+    ) -> None:  # fmt: skip
         self.step, self.loss, self.gradient_norm, self.learning_rate = step, loss, gradient_norm, learning_rate
         self.samples, self.tensor = tuple(samples), tensor
         super().__init__(
             f"Step {step + 1} gave a loss of {loss:g} and a gradient of length {gradient_norm:g}, at learning rate {learning_rate:g} with "
-            f"the training samples {', '.join(map(str, self.samples))}. First tensor that is not finite: {tensor or 'none stored'}. "
+            f"the {kind} {', '.join(map(str, self.samples))}. First tensor that is not finite: {tensor or 'none stored'}. "
             f"What was trained in the {step} steps before is kept. {advice}"
         )
 
@@ -37,12 +38,15 @@ _ADVICE = {
 }
 
 
-def require_finite(learner: Learner, batches: Iterable[Batch], losses: Sequence[float], gradient_norm: float, learning_rate: float) -> None:
+def require_finite(
+    learner: Learner, batches: Iterable[Batch], losses: Sequence[float], gradient_norm: float, learning_rate: float, kind: str = "training samples"
+) -> None:
     """Checks a step before it is applied.
 
     Args:
         batches: the step's data, looked at only to explain.
         losses: per sample.
+        kind: what the samples are to the user.
 
     Raises:
         NonFiniteError: the sum of the losses or the gradient's length is not finite.
@@ -52,10 +56,10 @@ def require_finite(learner: Learner, batches: Iterable[Batch], losses: Sequence[
     held = list(batches)
     indices = [sample for batch in held for sample, _ in batch.indices]
     bad = [index for index, loss in zip(indices, losses, strict=True) if not math.isfinite(loss)]
-    kind, tensor = _first_bad(learner, held)
+    cause, tensor = _first_bad(learner, held)
     raise NonFiniteError(
         step=learner.step, loss=sum(losses) / len(losses), gradient_norm=gradient_norm, learning_rate=learning_rate,
-        samples=bad or indices, tensor=tensor, advice=_ADVICE[kind],
+        samples=bad or indices, tensor=tensor, advice=_ADVICE[cause], kind=kind,
     )  # fmt: skip
 
 

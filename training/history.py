@@ -6,6 +6,7 @@ A killed process leaves at most a torn last line. A step that is done again afte
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -31,6 +32,13 @@ class StepRecord:
     """Sum and number of the samples' losses per interval of t (objective.BUCKETS of them)."""
     seconds: float
     """Wall time of the step."""
+    regularisation: float | None = None
+    """Mean over the samples of its regularisation pictures, unweighted; None where there are none. `loss` does not hold it."""
+
+    def figures(self) -> dict[str, float]:
+        """What is shown beside a bar."""
+        figures = {"loss": self.loss, "learning_rate": self.learning_rate}
+        return figures if self.regularisation is None else {**figures, "regularisation": self.regularisation}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +76,12 @@ class History:
         return tuple(record for record in self.held_out if record.samples == self.held_out[-1].samples)
 
     @property
+    def regularisation(self) -> tuple[float, ...]:
+        """The losses of regularisation pictures, one per step, NaN where a step had none; empty where no step had any."""
+        losses = tuple(record.regularisation for record in self.steps)
+        return () if all(loss is None for loss in losses) else tuple(math.nan if loss is None else loss for loss in losses)
+
+    @property
     def seconds(self) -> float:
         """Time spent in steps."""
         return sum(record.seconds for record in self.steps)
@@ -88,7 +102,7 @@ class HistoryFile:
         start = b"" if self._ends_whole() else b"\n"
         try:
             with self.path.open("ab") as file:
-                file.write(start + json.dumps(asdict(record), separators=(",", ":")).encode("utf-8") + b"\n")
+                file.write(start + json.dumps(_fields(record), separators=(",", ":")).encode("utf-8") + b"\n")
         except OSError as error:
             raise explained(self.path, error) from error
 
@@ -113,6 +127,11 @@ class HistoryFile:
         with self.path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
+
+
+def _fields(record: StepRecord | HeldOutRecord) -> dict[str, Any]:
+    """What was not measured is not written."""
+    return {name: value for name, value in asdict(record).items() if value is not None}
 
 
 def _whole_lines(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from .checkpoint import EMA, OPTIMISER, WEIGHTS, Checkpoint
 from .files.fingerprint import fingerprint
-from .optimise import build_optimiser, ema_decay, optimiser_tensors, restore_optimiser, set_learning_rate, update_ema
+from .optimise import build_optimiser, ema_decay, optimiser_tensors, restore_optimiser, set_learning_rate, update_ema, used_learning_rate
+from .optimiser_kinds import KINDS
+from .schedule_free import averaged, is_schedule_free, places, take_places
 from .settings import Settings
 from .trainable.base import Conditions, Recipe
 from .weights import TrainedWeights, compute_dtype, move_frozen, own_module
 
 _FLOAT32_BYTES = 4
-_ADAM_AVERAGES = 2
 
 
 class Learner:
@@ -40,6 +42,7 @@ class Learner:
         move_frozen(self.base, self.trainable.module, device, self.compute)
         self.weights = TrainedWeights(self.trainable.module, device, self.compute)
         self.optimiser = build_optimiser(settings.optimiser, self.weights.parameters)
+        self._averages, self._shows_result = is_schedule_free(self.optimiser), False
         self.ema = self._copies() if settings.ema_decay else {}
         self.step = 0
         self.seconds_before: float | None = 0.0
@@ -52,10 +55,11 @@ class Learner:
         """The velocity [B, C, H, W] (objective.Predict)."""
         return self.trainable.predict(self.base, x_t, t, conditions, guidance)
 
-    def update(self, learning_rate: float) -> None:
-        """One step by the gradients that the masters hold now."""
+    def update(self, learning_rate: float) -> float:
+        """One step by the gradients that the masters hold now; gives the rate that it used, which Prodigy finds itself."""
         self.changing = True
         set_learning_rate(self.optimiser, learning_rate)
+        used = used_learning_rate(self.optimiser)
         self.optimiser.step()
         self.discard_gradients()
         self.weights.publish()
@@ -63,23 +67,49 @@ class Learner:
             update_ema(self.ema, self.weights.masters, ema_decay(self.settings.ema_decay, self.step))
         self.step += 1
         self.changing = False
+        return used
 
     def discard_gradients(self) -> None:
         self.optimiser.zero_grad(set_to_none=True)
 
+    def result(self) -> dict[str, Tensor]:
+        """The whole result by name, as it is saved: what trains, or the average that a schedule-free optimiser makes of it. Trained in fp32."""
+        is_apart = self._averages and not self._shows_result
+        return {**self.weights.tensors(), **(averaged(self.optimiser, self.weights.names) if is_apart else {})}
+
+    @contextmanager
+    def showing_result(self) -> Iterator[None]:
+        """Inside, the network computes with `result`; afterwards it goes on from where it was, bit for bit."""
+        if not self._averages:
+            yield
+            return
+        trained = self._copies()
+        try:
+            self._put(self.result())
+            self._shows_result = True
+            yield
+        finally:
+            self._put(trained)
+            self._shows_result = False
+
     def parts(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds."""
-        parts = {WEIGHTS: self.weights.tensors(), OPTIMISER: optimiser_tensors(self.optimiser, self.weights.names)}
+        state = optimiser_tensors(self.optimiser, self.weights.names)
+        parts = {WEIGHTS: self.result(), OPTIMISER: {**state, **(places(self.weights.masters) if self._averages else {})}}
         return {**parts, EMA: self.ema} if self.ema else parts
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint, *, with_optimiser: bool = True) -> None:
         """Goes on from a checkpoint, of this run or of another whose result has the same tensors.
+
+        Args:
+            with_optimiser: False leaves its optimiser's state behind, which is of no use to another kind of optimiser.
 
         Raises:
             InputError: it is damaged, or was trained as something else.
         """
         self.weights.load(checkpoint.read(WEIGHTS))
-        restore_optimiser(self.optimiser, self.weights.names, checkpoint.read(OPTIMISER))
+        if with_optimiser:
+            self._restore_optimiser(checkpoint.read(OPTIMISER))
         if self.ema:
             self._restore_ema(checkpoint.read(EMA) if checkpoint.has(EMA) else self._copies())
         self.step, self.seconds_before = checkpoint.step, checkpoint.facts().get("train_seconds")
@@ -89,10 +119,23 @@ class Learner:
         """About how large a checkpoint is."""
         trained = sum(master.numel() for master in self.weights.parameters)
         everything = sum(tensor.numel() for tensor in self.weights.tensors().values())
-        return _FLOAT32_BYTES * (everything + trained * (_ADAM_AVERAGES + bool(self.ema)))
+        kept_bytes = KINDS[self.settings.optimiser.name].state_bytes + _FLOAT32_BYTES * bool(self.ema)
+        return int(_FLOAT32_BYTES * everything + trained * kept_bytes)
 
     def _copies(self) -> dict[str, Tensor]:
         return {name: master.detach().clone() for name, master in self.weights.masters.items()}
+
+    @torch.no_grad()
+    def _put(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, master in self.weights.masters.items():
+            master.copy_(tensors[name])
+        self.weights.publish()
+
+    def _restore_optimiser(self, stored: dict[str, Tensor]) -> None:
+        if self._averages:
+            take_places(stored, self.weights.masters)
+            self.weights.publish()
+        restore_optimiser(self.optimiser, self.weights.names, stored)
 
     @torch.no_grad()
     def _restore_ema(self, tensors: Mapping[str, Tensor]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from .memory import begin_peak, peak_memory_bytes
 from .objective import HELD_OUT_TIMES, Predict, bucket_sums, draw, drop_captions, flow_matching_loss, held_out_draws, repeated
 from .optimise import clip_gradients, learning_rate
 from .progress import NO_PROGRESS, Progress
+from .regularisation import PriorBatches, Regularisation
 from .store import Run
 from .trainable.base import Conditions
 
@@ -39,6 +40,8 @@ class Training:
     """The absolute step to reach."""
     progress: Progress = NO_PROGRESS
     listener: Listener = NO_LISTENER
+    regularisation: Regularisation | None = None
+    """Pictures that must not change, beside the data."""
     earlier: History = field(default_factory=History)
     """What the runs that this one began from have measured."""
     started: float = field(default_factory=lambda: time.perf_counter())
@@ -71,15 +74,16 @@ def train(learner: Learner, training: Training) -> None:
     """
     settings, run, progress, listener, end = learner.settings, training.run, training.progress, training.listener, training.until_step
     measured = {record.step for record in run.history.read().held_out}
-    with _keeping(learner, training), open_batches(learner, training) as batches:
-        listener.begin(learner, training)
+    with _keeping(learner, training), open_batches(learner, training) as batches, _open_prior(learner, training) as prior:
+        with learner.showing_result():
+            listener.begin(learner, training)
         measure(learner, training, measured, due=not measured)
         stop = False
         while learner.step < end and not stop:
-            record = train_step(learner, batches, progress)
+            record = train_step(learner, batches, progress, prior)
             run.history.append(record)
-            progress.advance(record.step, loss=record.loss, learning_rate=record.learning_rate)
-            listener.step(record, learner.weights.tensors)
+            progress.advance(record.step, **record.figures())
+            listener.step(record, learner.result)
             wishes = listener.wishes()
             stop = "stop" in wishes
             last = learner.step == end or stop
@@ -87,18 +91,19 @@ def train(learner: Learner, training: Training) -> None:
             if not last and ("save" in wishes or every(settings.checkpoint_every, learner.step)):
                 save(learner, training, "on the way")
             if "sample" in wishes:
-                listener.sample(learner)
+                with learner.showing_result():
+                    listener.sample(learner)
         save(learner, training, "end" if learner.step == end else "stopped")
 
 
-def train_step(learner: Learner, batches: Batches, progress: Progress = NO_PROGRESS) -> StepRecord:
-    """One step: the mean loss of `accumulation` batches, its gradient, and the update.
+def train_step(learner: Learner, batches: Batches, progress: Progress = NO_PROGRESS, prior: PriorBatches | None = None) -> StepRecord:
+    """One step: the mean loss of `accumulation` batches, and of as many of a regularisation, its gradient, and the update.
 
     Raises:
         NonFiniteError: before anything has changed.
     """
     settings, started = learner.settings, time.perf_counter()
-    times, losses = [], []
+    times, losses, beside = [], [], []
     for number in batch_numbers(learner):
         progress.check_interrupt()
         loss, t = batch_losses(learner, learner.predict, batches.batch(number), number)
@@ -106,25 +111,42 @@ def train_step(learner: Learner, batches: Batches, progress: Progress = NO_PROGR
         learner.weights.gather_gradients()
         times.append(t)
         losses.append(loss.detach())
-    return apply_step(learner, batches, times, losses, started)
+        if prior is not None:
+            beside.append(_add_prior(learner, prior, number))
+    return apply_step(learner, batches, times, losses, started, prior, beside)
 
 
-def batch_losses(learner: Learner, predict: Predict, batch: Batch, number: int, copies: int = 1) -> tuple[Tensor, Tensor]:
+def _add_prior(learner: Learner, prior: PriorBatches, number: int) -> Tensor:
+    """Adds the gradient of the regularisation's batch to the masters'; gives its losses [B], unweighted."""
+    loss, _ = batch_losses(learner, learner.predict, prior.batch(number), number, seed=prior.seed)
+    prior.weighted(loss).backward()
+    learner.weights.gather_gradients()
+    return loss.detach()
+
+
+def batch_losses(
+    learner: Learner, predict: Predict, batch: Batch, number: int, copies: int = 1, seed: int | None = None
+) -> tuple[Tensor, Tensor]:
     """The loss of each sample [copies * B] of the training batch of that absolute number, and the samples' flow times [B].
 
     With `copies` the network sees all rows of the batch, and everything drawn for them, so many times one after another: one for each LoRA of a
-    sweep (sweep_loop.py).
+    sweep (sweep_loop.py). `seed` is that of the settings unless another is given.
     """
     settings, first = learner.settings, number * learner.settings.batch_size
-    drawn = draw(settings.objective, settings.seed, range(first, first + settings.batch_size), batch.latents.shape[1:])
+    drawn = draw(settings.objective, settings.seed if seed is None else seed, range(first, first + settings.batch_size), batch.latents.shape[1:])
     draws = drawn.to(learner.device)
     conditions = drop_captions(conditions_of(batch, learner), draws.dropped, batch.empty_text, batch.empty_pooled)
     rows = (repeated(value, copies) for value in (batch.latents.to(learner.device), conditions, draws))
     return flow_matching_loss(predict, *rows, learner.compute), drawn.t
 
 
-def apply_step(learner: Learner, batches: Batches, times: Sequence[Tensor], losses: Sequence[Tensor], started: float) -> StepRecord:
+def apply_step(
+    learner: Learner, batches: Batches, times: Sequence[Tensor], losses: Sequence[Tensor], started: float,
+    prior: PriorBatches | None = None, beside: Sequence[Tensor] = (),
+) -> StepRecord:  # fmt: skip
     """The update by the gradients that the masters hold; of each batch the flow times [B] and losses [B], and when the step began.
+
+    `beside` are the losses [B] of the batches of `prior`.
 
     Raises:
         NonFiniteError: before anything has changed.
@@ -132,13 +154,23 @@ def apply_step(learner: Learner, batches: Batches, times: Sequence[Tensor], loss
     settings = learner.settings
     rate = learning_rate(settings.optimiser, settings.schedule, learner.step)
     norm = clip_gradients(learner.weights.parameters, settings.clip_norm)
-    *loss_list, norm_value = torch.cat([*losses, norm.detach().float().reshape(1)]).tolist()  # the step's one wait for the device
+    # The step's one wait for the device.
+    *loss_list, norm_value = torch.cat([*losses, *beside, norm.detach().float().reshape(1)]).tolist()
+    loss_list, beside_list = _split(loss_list, sum(len(loss) for loss in losses))
+    if prior is not None:
+        held = (prior.batch(number) for number in batch_numbers(learner))
+        require_finite(learner, held, beside_list, 0.0, rate, "regularisation pictures")
     require_finite(learner, (batches.batch(number) for number in batch_numbers(learner)), loss_list, norm_value, rate)
-    learner.update(rate)
+    used = learner.update(rate)
     return StepRecord(
-        step=learner.step, loss=sum(loss_list) / len(loss_list), learning_rate=rate, gradient_norm=norm_value,
+        step=learner.step, loss=sum(loss_list) / len(loss_list), learning_rate=used, gradient_norm=norm_value,
         buckets=bucket_sums(torch.cat(list(times)).tolist(), loss_list), seconds=time.perf_counter() - started,
+        regularisation=sum(beside_list) / len(beside_list) if beside_list else None,
     )  # fmt: skip
+
+
+def _split(values: list[float], count: int) -> tuple[list[float], list[float]]:
+    return values[:count], values[count:]
 
 
 def held_out_loss(learner: Learner, data: Encoded, progress: Progress = NO_PROGRESS) -> HeldOutRecord | None:
@@ -168,7 +200,8 @@ def measure(learner: Learner, training: Training, measured: set[int], due: bool)
     """Takes and records the held-out loss if it is due and not among the steps that were `measured` already."""
     if not due or learner.step in measured:
         return
-    record = held_out_loss(learner, training.data, training.progress)
+    with learner.showing_result():
+        record = held_out_loss(learner, training.data, training.progress)
     measured.add(learner.step)
     if record is not None:
         note_held_out(training, record)
@@ -205,6 +238,12 @@ def open_batches(learner: Learner, training: Training) -> Batches:
     settings = learner.settings
     last = training.until_step * settings.accumulation
     return Batches(training.data, seed=settings.seed, batch_size=settings.batch_size, end_step=last)
+
+
+def _open_prior(learner: Learner, training: Training) -> AbstractContextManager[PriorBatches | None]:
+    if training.regularisation is None:
+        return nullcontext()
+    return PriorBatches(training.regularisation, learner.settings, training.until_step * learner.settings.accumulation)
 
 
 @contextmanager

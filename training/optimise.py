@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
-from .optimisers import Lion, Muon
+from .optimiser_kinds import build_optimiser
+from .optimiser_state import optimiser_tensors, restore_optimiser
 from .settings import OptimiserSettings, ScheduleSettings
 
-_STATE_SEPARATOR = ":"
-# Where torch's AdamW does a step in one kernel per group of tensors; elsewhere it loops over whole lists of them (foreach).
-_FUSED_DEVICES = ("cpu", "cuda", "xpu")
+__all__ = [
+    "build_optimiser", "clip_gradients", "ema_decay", "learning_rate", "optimiser_tensors", "restore_optimiser", "schedule_factor",
+    "set_learning_rate", "update_ema", "used_learning_rate",
+]  # fmt: skip
 
 
 def learning_rate(optimiser: OptimiserSettings, schedule: ScheduleSettings, step: int) -> float:
@@ -33,44 +34,15 @@ def schedule_factor(schedule: ScheduleSettings, step: int) -> float:
     return schedule.final_fraction + (1 - schedule.final_fraction) * height
 
 
-def build_optimiser(settings: OptimiserSettings, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """The chosen optimiser over fp32 parameters, by the fastest implementation for their device."""
-    betas, rate, decay = (settings.betas[0], settings.betas[1]), settings.learning_rate, settings.weight_decay
-    if settings.name == "lion":
-        return Lion(parameters, rate, betas, decay)
-    fused = all(parameter.device.type in _FUSED_DEVICES for parameter in parameters)
-    if settings.name == "muon":
-        return Muon(parameters, rate, betas, settings.eps, decay, fused=fused)
-    return torch.optim.AdamW(
-        parameters, lr=rate, betas=betas, eps=settings.eps, weight_decay=decay, fused=True if fused else None, foreach=None if fused else True
-    )
-
-
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     for group in optimiser.param_groups:
         group["lr"] = rate
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, Tensor]:
-    """Its whole state as {"<parameter>:<quantity>": tensor}; `names` in the order of its parameters."""
-    state = optimiser.state_dict()["state"]
-    return {f"{names[index]}{_STATE_SEPARATOR}{key}": value for index, entry in state.items() for key, value in entry.items()}
-
-
-def restore_optimiser(optimiser: torch.optim.Optimizer, names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
-    """Puts back what `optimiser_tensors` gave; settings of the optimiser stay as they are now.
-
-    Raises:
-        InputError: a tensor belongs to no parameter.
-    """
-    order = {name: index for index, name in enumerate(names)}
-    state: dict[int, dict[str, Tensor]] = {}
-    for full_name, tensor in tensors.items():
-        name, _, key = full_name.rpartition(_STATE_SEPARATOR)
-        if name not in order:
-            raise InputError("optimiser state", expected="that of the trained parameters", found=name, remedy="Start a new training.")
-        state.setdefault(order[name], {})[key] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+def used_learning_rate(optimiser: torch.optim.Optimizer) -> float:
+    """The rate of its next step: what it was set to, times what it has found itself (Prodigy)."""
+    group = optimiser.param_groups[0]
+    return group["lr"] * float(group.get("d", 1.0))
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float) -> Tensor:

@@ -1,7 +1,8 @@
-"""Optimisers that torch lacks, or has in a form that does not fit here: Lion, and Muon with AdamW for what is no matrix.
+"""Optimisers that torch lacks, or has in a form that does not fit here: Lion, Adafactor, and Muon with AdamW for what is no matrix.
 
 torch.optim.Muon takes matrices alone and iterates in BF16, which a CPU without BF16 instructions emulates at a fraction of its speed; this one
-takes every tensor of a network and iterates in fp32.
+takes every tensor of a network and iterates in fp32. torch.optim.Adafactor multiplies every tensor's rate by the tensor's own size, at least 1e-3,
+and caps it at 1/sqrt(step): a LoRA's second halves, which begin at zero, would learn a thousand times more slowly than they are told.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ NEWTON_SCHULZ_STEPS = 5
 MOMENTUM = 0.95
 ADAM_RMS = 0.2
 """Root mean square of a usual AdamW update, which Muon's is brought to (Liu et al. 2025, arXiv:2502.16982): so AdamW's rates fit."""
+
+ADAFACTOR_DECAY, ADAFACTOR_EPS, ADAFACTOR_CLIP = -0.8, 1e-30, 1.0
+"""The paper's: exponent of the second moment's decay, what is added to squares, and the largest root mean square of an update."""
 
 
 class Lion(torch.optim.Optimizer):
@@ -43,6 +47,45 @@ class Lion(torch.optim.Optimizer):
         if not state:
             state["exp_avg"] = torch.zeros_like(parameter)
         return state["exp_avg"]
+
+
+class Adafactor(torch.optim.Optimizer):
+    """AdamW's scaling with the squares of a matrix kept as its rows' and columns' means (Shazeer & Stern 2018, arXiv:1804.04235).
+
+    With the rate as it is given ("fixed rate": neither relative step nor parameter scale), no average of the gradient, the second moment's decay
+    1 - step^-0.8, and updates whose root mean square is cut at 1; weight decay is decoupled. It takes AdamW's rates.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    update = self._update(parameter, parameter.grad)
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(update, alpha=-group["lr"])
+
+    def _update(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
+        state = self.state[parameter]
+        state["step"] = state.get("step", 0) + 1
+        grows = state["step"] ** ADAFACTOR_DECAY  # 1 at the first step, which so forgets what the averages began with
+        square = gradient.square() + ADAFACTOR_EPS
+        if gradient.ndim < 2:
+            update = gradient * _averaged(state, "exp_avg_sq", square, grows).rsqrt()
+        else:
+            rows, columns = (_averaged(state, name, square.mean(axis), grows) for name, axis in (("exp_avg_sq_row", -1), ("exp_avg_sq_col", -2)))
+            update = gradient * (rows / rows.mean(-1, keepdim=True)).rsqrt().unsqueeze(-1) * columns.rsqrt().unsqueeze(-2)
+        return update / (update.square().mean().sqrt() / ADAFACTOR_CLIP).clamp(min=1.0)
+
+
+def _averaged(state: dict, name: str, value: Tensor, weight: float) -> Tensor:
+    """A running average in an optimiser's state, after it has moved towards `value`."""
+    if name not in state:
+        state[name] = torch.zeros_like(value)
+    return state[name].lerp_(value, weight)
 
 
 class Muon(torch.optim.Optimizer):

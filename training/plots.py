@@ -17,6 +17,7 @@ STEP_COLOR: Color = (176, 200, 240)
 MEAN_COLOR: Color = (37, 99, 200)
 HELD_OUT_COLOR: Color = (222, 96, 26)
 RATE_COLOR: Color = (128, 138, 120)
+PRIOR_COLOR: Color = (150, 80, 170)
 
 MARGIN_LEFT_PX, MARGIN_RIGHT_PX, MARGIN_TOP_PX, MARGIN_BOTTOM_PX = 70, 70, 112, 62
 EDGE_PX = 20
@@ -28,6 +29,7 @@ def loss_plot(
     *,
     held_out: Sequence[tuple[int, float]] = (),
     learning_rates: Sequence[float] = (),
+    regularisation: Sequence[float] = (),
     first_step: int = 1,
     smoothing_steps: int | None = None,
     scale: Scale = "linear",
@@ -41,16 +43,19 @@ def loss_plot(
         losses: one number per step; non-finite ones leave a gap.
         held_out: (step, loss) pairs.
         learning_rates: one number per step, drawn thin against the right axis.
+        regularisation: losses of regularisation pictures, one number per step; their running mean is drawn.
         first_step: the step of losses[0].
         smoothing_steps: memory of the running mean; None takes a twentieth of the steps.
     """
     values, rates = np.asarray(losses, np.float64), np.asarray(learning_rates, np.float64)
+    memory_steps = smoothing_steps or max(1, len(values) // 20)
+    prior = running_mean(np.asarray(regularisation, np.float64), memory_steps)
     points = np.asarray([pair for pair in held_out if math.isfinite(pair[1])], np.float64).reshape(-1, 2)
-    mean = running_mean(values, smoothing_steps or max(1, len(values) // 20))
-    steps = first_step + np.arange(max(len(values), len(rates)), dtype=np.float64)
+    mean = running_mean(values, memory_steps)
+    steps = first_step + np.arange(max(len(values), len(rates), len(prior)), dtype=np.float64)
     sheet = Sheet(width_px, height_px)
     across = Axis.of_steps(np.concatenate([steps, points[:, 0]]), *_span(width_px, MARGIN_LEFT_PX, MARGIN_RIGHT_PX))
-    upward = Axis.of_losses(values, points[:, 1], scale, *_rising(height_px))
+    upward = Axis.of_losses(values, np.concatenate([points[:, 1], prior]), scale, *_rising(height_px))
     frame(sheet, across, upward, title)
     if len(values) + len(points) == 0:
         sheet.text("no steps yet", width_px / 2, height_px / 2, LABEL_PX, MUTED, align=0.5)
@@ -59,14 +64,16 @@ def loss_plot(
     if len(rates):
         _learning_rate(sheet, across, upward, steps[: len(rates)], rates)
     curve(sheet, across, upward, steps[: len(values)], mean, MEAN_COLOR, 2.2)
+    curve(sheet, across, upward, steps[: len(prior)], prior, PRIOR_COLOR, 1.8)
     _held_out(sheet, across, upward, points)
-    _legend(sheet, _entries(len(values) > 0, len(points) > 0))
+    _legend(sheet, _entries(len(values) > 0, len(points) > 0, len(prior) > 0))
     return sheet.finished()
 
 
-def _entries(any_steps: bool, any_held_out: bool) -> list[tuple[str, Color, float]]:
+def _entries(any_steps: bool, any_held_out: bool, any_prior: bool) -> list[tuple[str, Color, float]]:
     of_steps: list[tuple[str, Color, float]] = [("each step", STEP_COLOR, 1.6), ("running mean", MEAN_COLOR, 2.6)]
-    return (of_steps if any_steps else []) + ([("held-out", HELD_OUT_COLOR, 2.6)] if any_held_out else [])
+    of_held_out = [("held-out", HELD_OUT_COLOR, 2.6)] if any_held_out else []
+    return (of_steps if any_steps else []) + of_held_out + ([("regularisation", PRIOR_COLOR, 2.2)] if any_prior else [])
 
 
 def running_mean(values: Values, memory_steps: int) -> Values:

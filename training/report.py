@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy
@@ -15,13 +16,17 @@ from .files.fingerprint import fingerprint
 from .opencv import cv2
 from .state import State
 
+LAST_STEPS = 50
+"""The loss of regularisation pictures is reported as the mean of so many steps: a single step's depends on the t that it drew."""
+
 
 def training_report(state: State, measures: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Figures of a state: measures first, then held-out losses, times, memory, whether weights changed, seeds and versions.
 
     `train_seconds` is the wall time of all sittings that led to the state, held-out losses and checkpoints included; `step_seconds` that of
     its steps alone. A held-out loss that was not taken at just this step (a checkpoint on the way may lie between two measurements), or on
-    another number of pictures than the last one, is None.
+    another number of pictures than the last one, is None. With regularisation pictures their own loss (of the last LAST_STEPS steps) and weight
+    are reported too.
 
     Raises:
         InputError: the state's files are gone or damaged.
@@ -30,10 +35,12 @@ def training_report(state: State, measures: Mapping[str, Any] | None = None) -> 
     final_fingerprint = fingerprint(state.weights())
     held_out = {record.step: record.held_out for record in history.comparable_held_out}
     seconds = [record.seconds for record in history.steps]
+    regularised = [loss for loss in history.regularisation[-LAST_STEPS:] if math.isfinite(loss)]
     return {
         **(measures or {}),
         "held_out_loss_before": held_out.get(0),
         "held_out_loss_after": held_out.get(state.step),
+        **({"regularisation_loss": mean(regularised), "regularisation": inputs.get("regularisation")} if regularised else {}),
         "train_steps": state.step,
         "partial": state.partial,
         "train_seconds": facts.get("train_seconds"),

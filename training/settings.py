@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .errors import InputError
 
 Density = Literal["uniform", "logit_normal", "flux_shift", "mode"]
 DENSITIES: tuple[Density, ...] = ("uniform", "logit_normal", "flux_shift", "mode")
-OptimiserName = Literal["adamw", "lion", "muon"]
-OPTIMISERS: tuple[OptimiserName, ...] = ("adamw", "lion", "muon")
+OptimiserName = Literal["adamw", "lion", "muon", "adamw_8bit", "paged_adamw_8bit", "adafactor", "prodigy", "schedule_free"]
+OPTIMISERS: tuple[OptimiserName, ...] = get_args(OptimiserName)
+UNUSED_BY: dict[str, tuple[str, ...]] = {"lion": ("eps",), "adafactor": ("betas", "eps")}
+"""Fields of OptimiserSettings without effect on an optimiser."""
 ScheduleShape = Literal["constant", "cosine", "linear"]
 SCHEDULES: tuple[ScheduleShape, ...] = ("constant", "cosine", "linear")
 Compute = Literal["auto", "bf16", "fp32"]
@@ -45,9 +47,11 @@ class OptimiserSettings:
     """How gradients become changes of weights, all with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
 
     name: OptimiserName = "adamw"
-    """AdamW; Lion (a third to a tenth of AdamW's rate, half its memory); Muon for matrices with AdamW for the rest (AdamW's rates)."""
+    """AdamW; Lion (a third to a tenth of AdamW's rate, half its memory); Muon for matrices with AdamW for the rest (AdamW's rates); AdamW with its
+    averages in 8 bits, paged to the CPU's memory or not; Adafactor (AdamW's rates, next to no memory); Prodigy, which finds the rate itself; AdamW
+    without a schedule (its own rates, one to ten times AdamW's)."""
     learning_rate: float = 2e-5
-    """The peak learning rate; the schedule multiplies it."""
+    """The peak learning rate; the schedule multiplies it. Prodigy multiplies the rate that it finds by it: 1."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of the averages of the gradient and of its square."""
     weight_decay: float = 0.01
@@ -57,18 +61,26 @@ class OptimiserSettings:
 
     def __post_init__(self) -> None:
         _require_choice(self.name, OPTIMISERS, "optimiser")
-        rate = self.learning_rate
-        _require_number(rate, 0.0, 0.1, "learning rate", "Start from 2e-5 for a large model; the built-in nano model takes 1e-3 to 2e-3.")
-        _require(rate > 0, "learning rate", "more than 0", rate, "With 0 nothing would train: give a small positive number such as 2e-5.")
+        self._require_rate()
         _require(len(self.betas) == 2, "betas", "two numbers", self.betas, "Use 0.9 and 0.999.")
         for beta in self.betas:
             _require_number(beta, 0.0, 1.0, "betas", "Use 0.9 and 0.999.")
             _require(beta < 1, "betas", "numbers below 1", beta, "At 1 an average would never move: use 0.9 and 0.999.")
+        averages = self.name != "schedule_free" or self.betas[0] > 0
+        _require(averages, "betas", "a first one above 0 for schedule_free", self.betas[0], "Use 0.9, or 0.95 to 0.98 for very long trainings.")
         _require_number(self.weight_decay, 0.0, 10.0, "weight decay", "Use 0.01, or 0 for none.")
         _require_number(self.eps, 1e-16, 1e-2, "eps", "Use 1e-8.")
 
+    def _require_rate(self) -> None:
+        rate = self.learning_rate
+        if self.name == "prodigy":
+            remedy = "Prodigy finds the rate itself and multiplies it by this: set learning_rate to 1."
+            return _require_number(rate, 0.1, 10.0, "learning rate of prodigy", remedy)
+        _require_number(rate, 0.0, 0.1, "learning rate", "Start from 2e-5 for a large model; the built-in nano model takes 1e-3 to 2e-3.")
+        _require(rate > 0, "learning rate", "more than 0", rate, "With 0 nothing would train: give a small positive number such as 2e-5.")
+
     def key_fields(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "eps" or self.name != "lion"}
+        return {name: value for name, value in asdict(self).items() if name not in UNUSED_BY.get(self.name, ())}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +215,15 @@ class Settings:
         _require_whole(self.keep_checkpoints, 1, "checkpoints kept")
         _require_whole(self.evaluate_every, 0, "steps between held-out losses")
         _require_whole(self.evaluate_samples, 0, "held-out samples")
+        if self.optimiser.name == "schedule_free":
+            self._require_schedule_free()
+
+    def _require_schedule_free(self) -> None:
+        """It averages the weights in place of a falling rate: a schedule would undo that, and a second average says nothing."""
+        shape, remedy = self.schedule.shape, "Choose constant; a warm-up is welcome."
+        _require(shape == "constant", "schedule", "constant with schedule_free, which takes a schedule's place", shape, remedy)
+        expected = "0 with schedule_free, whose results are a running average already"
+        _require(self.ema_decay == 0, "EMA decay", expected, self.ema_decay, "Set ema_decay to 0.")
 
     @property
     def step_samples(self) -> int:

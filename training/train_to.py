@@ -16,8 +16,10 @@ from .learner import Learner
 from .listener import NO_LISTENER, Listener
 from .loop import Training, train
 from .models.flux import FluxEmbedders
+from .optimiser_kinds import goes_on_with, require_library
 from .out_of_memory import freed_when_memory_runs_out
 from .progress import NO_PROGRESS, Progress
+from .regularisation import Regularisation
 from .settings import Settings
 from .state import State
 from .store import Run, RunStore
@@ -43,40 +45,52 @@ def train_to(
     previous: State | None = None,
     progress: Progress = NO_PROGRESS,
     listener: Listener = NO_LISTENER,
+    regularisation: Regularisation | None = None,
 ) -> State:
     """The state `steps` steps after `previous` (or after the recipe's initial weights).
 
     A state that is on disk is returned at once. Otherwise training goes on from the checkpoint with the most steps that lies before it: so
     neither raising a node's steps, nor an interruption, nor another branch trains anything twice. With the same base, recipe, data and
     settings as `previous` it goes on in the same run, else in a run of its own that begins with the weights, the optimiser state and the
-    step count of `previous`.
+    step count of `previous`. Of another optimiser's state only what both keep in the same form goes on, or nothing.
+
+    Args:
+        regularisation: pictures that must not change; part of the key.
 
     Raises:
-        InputError: before work starts: steps below 1, data of another model or with hints of another form, no room on the disk, a run that
-            another process trains, a `previous` that was trained as something else or whose files are gone.
+        InputError: before work starts: steps below 1, an optimiser whose library is not installed, data of another model or with hints of
+            another form, no room on the disk, a run that another process trains, a `previous` that was trained as something else or whose
+            files are gone.
         NonFiniteError: a loss or gradient is not finite; what was trained before is kept.
         OutOfMemory: likewise, with nothing of the training left in memory.
     """
     if steps < 1:
         raise InputError("steps", expected="1 or more", found=steps, remedy="Ask for at least one step.")
-    request = request_for(base, recipe, data, settings, steps, device, previous)
+    request = request_for(base, recipe, data, settings, steps, device, previous, regularisation)
     run = store.run(request.run_key)
     found = run.checkpoint(request.until_step)
     if found is not None:
         return _used(store, request.state(run, found.step))
+    require_library(settings.optimiser.name)
     require_base_fits(base, recipe, data)
+    if regularisation is not None:
+        require_base_fits(base, recipe, regularisation.data)
     with freed_when_memory_runs_out(run, settings, data, device):
-        return _trained(Learner(base.model, recipe, settings, device), run, request, data, store, progress, listener)
+        return _trained(Learner(base.model, recipe, settings, device), run, request, data, store, progress, listener, regularisation)
 
 
 def _trained(
-    learner: Learner, run: Run, request: Request, data: Encoded, store: RunStore, progress: Progress, listener: Listener
-) -> State:
+    learner: Learner, run: Run, request: Request, data: Encoded, store: RunStore, progress: Progress, listener: Listener,
+    regularisation: Regularisation | None,
+) -> State:  # fmt: skip
     store.require_room(learner.checkpoint_bytes)
     with run.training():
         begin(learner, run, request, data)
         earlier = request.parent.history() if request.parent else History()
-        train(learner, Training(data=data, run=run, until_step=request.until_step, progress=progress, listener=listener, earlier=earlier))
+        training = Training(
+            data=data, run=run, until_step=request.until_step, progress=progress, listener=listener, regularisation=regularisation, earlier=earlier
+        )  # fmt: skip
+        train(learner, training)
         return _used(store, request.state(run, learner.step))
 
 
@@ -122,8 +136,9 @@ class Request:
 
 
 def request_for(
-    base: Base, recipe: Recipe, data: Encoded, settings: Settings, steps: int, device: torch.device, previous: State | None
-) -> Request:
+    base: Base, recipe: Recipe, data: Encoded, settings: Settings, steps: int, device: torch.device, previous: State | None,
+    regularisation: Regularisation | None = None,
+) -> Request:  # fmt: skip
     inputs: dict[str, Any] = {
         "numerics_version": NUMERICS_VERSION,
         "base_fingerprint": base.fingerprint,
@@ -132,6 +147,8 @@ def request_for(
         "settings": settings.key_fields(),
         "compute": str(compute_dtype(settings.precision.compute, device)).removeprefix("torch."),
     }
+    if regularisation is not None:
+        inputs["regularisation"] = regularisation.key_fields()
     inputs_key = content_key("inputs", json.dumps(inputs, sort_keys=True, allow_nan=False))
     goes_on = previous is not None and previous.inputs_key == inputs_key
     parent = previous.parent if previous is not None and goes_on else previous
@@ -165,4 +182,5 @@ def _go_on(learner: Learner, run: Run, request: Request) -> None:
     if latest is not None:
         learner.restore(latest)
     elif request.parent is not None:
-        learner.restore(request.parent.checkpoint)
+        before = request.parent.inputs()["settings"]["optimiser"]["name"]
+        learner.restore(request.parent.checkpoint, with_optimiser=goes_on_with(before, learner.settings.optimiser.name))

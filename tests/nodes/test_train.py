@@ -145,3 +145,13 @@ def jpeg(size: tuple[int, int], colour: str) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", size, colour).save(file, "JPEG")
     return file.getvalue()
+
+
+def test_regularisation_pictures_are_handed_on_unless_they_count_nothing(host, monkeypatch):
+    seen = []
+    state = SimpleNamespace(step=1, history=lambda: SimpleNamespace(steps=()))
+    monkeypatch.setattr(train, "train_to", lambda *_, regularisation, **__: seen.append(regularisation) or state)
+    data = SimpleNamespace(key="k")
+    for inputs in ({}, {"regularisation": data, "regularisation_weight": 0.0}, {"regularisation": data, "regularisation_weight": 0.5}):
+        execute(host, **inputs)
+    assert seen[:2] == [None, None] and (seen[2].data, seen[2].weight) == (data, 0.5)

@@ -73,7 +73,10 @@ def test_what_comfyui_leaves_to_the_node_is_checked(node_id: str, name: str, val
         assert isinstance(answer, str) and answer, f"{value} passes"
 
 
-SETTINGS_PAIRS = {"schedule": "cosine", "warmup_steps": 5, "horizon_steps": 1000, "guidance_low": 1.0, "guidance_high": 7.0}
+SETTINGS_PAIRS = {
+    "learning_rate": 2e-5, "schedule": "cosine", "warmup_steps": 5, "horizon_steps": 1000, "ema_decay": 0.0, "guidance_low": 1.0,
+    "guidance_high": 7.0, "optimiser": "adamw",
+}  # fmt: skip
 CANNY = {"low": 100, "high": 200, "low_to": 0, "high_to": 0}
 BATCH = {"captions": ["a"], "resolution_px": [512], "held_out": [16], "missing_captions": ["stop"]}
 
@@ -83,6 +86,9 @@ BATCH = {"captions": ["a"], "resolution_px": [512], "held_out": [16], "missing_c
     [
         ("GraftSettings", {**SETTINGS_PAIRS, "warmup_steps": 1000}, "warm-up"),
         ("GraftSettings", {**SETTINGS_PAIRS, "guidance_low": 8.0}, "Swap the two ends"),
+        ("GraftSettings", {**SETTINGS_PAIRS, "optimiser": "prodigy"}, "set learning_rate to 1"),
+        ("GraftSettings", {**SETTINGS_PAIRS, "learning_rate": 1.0}, "learning rate"),
+        ("GraftSettings", {**SETTINGS_PAIRS, "optimiser": "schedule_free"}, "Choose constant"),
         ("GraftCannyHint", {**CANNY, "low": 300}, "canny thresholds"),
         ("GraftCannyHint", {**CANNY, "low_to": 250}, "canny thresholds"),
         ("GraftImageFolder", {"folder": "", "resolution_px": 512}, "no name"),

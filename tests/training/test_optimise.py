@@ -18,7 +18,7 @@ from graft.training.optimise import (
     set_learning_rate,
     update_ema,
 )
-from graft.training.settings import OPTIMISERS, OptimiserSettings, ScheduleSettings
+from graft.training.settings import OptimiserSettings, ScheduleSettings
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
@@ -120,7 +120,7 @@ def test_muon_turns_matrices_like_torch_s_and_steps_the_rest_like_adamw():
     torch.testing.assert_close(ours["b:odd"], theirs["b:odd"], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", STATE_OF)  # the others: test_optimiser_kinds.py
 def test_a_restored_optimiser_goes_on_bit_for_bit(name):
     settings, straight, first, second = OptimiserSettings(name=name, learning_rate=1e-2), parameters(), parameters(), parameters()
     take_steps(build_optimiser(settings, list(straight.values())), straight, range(6))

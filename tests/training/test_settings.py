@@ -17,6 +17,12 @@ ABSURD = [
     (OptimiserSettings, {"learning_rate": 0.8}, "learning rate"),
     (OptimiserSettings, {"learning_rate": math.nan}, "learning rate"),
     (OptimiserSettings, {"learning_rate": "2e-5"}, "learning rate"),
+    (OptimiserSettings, {"name": "prodigy"}, "learning rate of prodigy"),  # the usual rate, which Prodigy would multiply its own by
+    (OptimiserSettings, {"name": "prodigy", "learning_rate": 1e-4}, "learning rate of prodigy"),
+    (OptimiserSettings, {"name": "prodigy", "learning_rate": 11.0}, "learning rate of prodigy"),
+    (OptimiserSettings, {"name": "schedule_free", "betas": (0.0, 0.9)}, "betas"),
+    (Settings, {"optimiser": OptimiserSettings(name="schedule_free"), "schedule": ScheduleSettings(shape="cosine")}, "schedule"),
+    (Settings, {"optimiser": OptimiserSettings(name="schedule_free"), "ema_decay": 0.9}, "EMA decay"),
     (OptimiserSettings, {"betas": (0.9, 1.0)}, "betas"),
     (OptimiserSettings, {"betas": (-0.1, 0.9)}, "betas"),
     (OptimiserSettings, {"betas": (0.9,)}, "betas"),
@@ -99,6 +105,13 @@ def test_the_key_holds_what_changes_numbers(change):
 @pytest.mark.parametrize("change", NO_NUMBERS)
 def test_the_key_leaves_out_what_does_not(change):
     assert replace(Settings(), **change).key_fields() == Settings().key_fields()
+
+
+def test_the_keys_of_trainings_before_there_were_more_optimisers_stay():
+    fields = {"name": "adamw", "learning_rate": 2e-5, "betas": (0.9, 0.999), "weight_decay": 0.01, "eps": 1e-8}
+    assert OptimiserSettings().key_fields() == fields
+    assert OptimiserSettings(name="muon").key_fields() == {**fields, "name": "muon"}
+    assert OptimiserSettings(name="lion").key_fields() == {name: value for name, value in {**fields, "name": "lion"}.items() if name != "eps"}
 
 
 def test_the_key_is_json():
