@@ -224,11 +224,11 @@ def _index_path(folder: Path, lookup_key: str) -> Path:
 
 def _from_index(folder: Path, index: IndexFile) -> Encoded:
     meta = index.meta
-    train, held_out = (SampleTable(index, index.array(f"part {part}")) for part in _PARTS)  # type: ignore[arg-type]
+    train, held_out = (SampleTable(index, index.required(f"part {part}")) for part in _PARTS)
     return Encoded(
         folder=folder, key=meta["key"], resolution_px=meta["resolution_px"], recipe=hint_recipe(meta["recipe"]), hint_form=meta["hint_form"],
         hint_variants=meta["hint_variants"], train=train, held_out=held_out, skipped=tuple(Problem(*row) for row in meta["skipped"]),
-        parts={name: Rows(folder, tuple(names), stride, index.array(f"places of {name}")) for name, (stride, names, _) in meta["parts"].items()},
+        parts={name: Rows(folder, tuple(names), stride, index.required(f"places of {name}")) for name, (stride, names, _) in meta["parts"].items()},
         views=meta["views"], sizes=tuple((width, height) for width, height in meta["sizes"]), index=index,
     )  # fmt: skip
 

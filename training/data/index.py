@@ -76,6 +76,14 @@ class IndexFile:
         """One of the arrays that are held in memory; None if the index has none of that name."""
         return self._arrays.get(name)
 
+    def required(self, name: str) -> np.ndarray:
+        """As `array`, of an array that every index has.
+
+        Raises:
+            KeyError: this one has not.
+        """
+        return self._arrays[name]
+
     def text_rows(self, entry: int) -> np.ndarray:
         """The rows of a sample's texts."""
         ends = self._arrays["text ends"]
