@@ -220,7 +220,7 @@ def _proportions(width: int, height: int) -> str:
     return next(name for name, begins in PROPORTIONS.items() if width / max(height, 1) >= begins)
 
 
-def _captions(samples: Sequence[Sample]) -> dict[str, int]:
+def _captions(samples: Sequence[Sample]) -> dict[str, Any]:
     texts = {text for sample in samples for text in (sample.captions or (sample.caption,))}
     longest = max((len(text) for text in texts), default=0)
     return {"captions": len(texts - {""}), "empty_captions": sum(not sample.caption for sample in samples), "longest_caption_characters": longest}

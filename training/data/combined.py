@@ -15,7 +15,7 @@ from .caption_rules import PLAIN_CAPTIONS, CaptionRules
 from .dataset import Dataset, HintRecipe, Problem, Sample
 from .framing import Framing
 from .held_out import require_share, split
-from .keys import content_key
+from .keys import KeyPart, content_key
 from .known import KnownFiles
 from .picture import fit_square
 from .picture_header import UnreadablePictureError
@@ -121,7 +121,7 @@ class Combined:
 
     def stamp(self) -> str:
         stamps = [part.dataset.stamp() for part in self.parts]
-        rules = [[part.repeats, part.weight, part.captions.key(), part.is_held_out] for part in self.parts]
+        rules: list[KeyPart] = [[part.repeats, part.weight, part.captions.key(), part.is_held_out] for part in self.parts]
         return content_key("combined", _COMBINED_VERSION, stamps, rules, self.held_out_share) if all(stamps) else ""
 
     def split(self, samples: Sequence[Sample]) -> tuple[list[int], list[int]]:

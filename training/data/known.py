@@ -62,7 +62,9 @@ class KnownFiles:
 
     def save(self) -> None:
         """Writes what was learnt since the last time. A disk that is full costs only the memory."""
-        for name in sorted(self._changed) if self._folder else ():
+        if self._folder is None:
+            return
+        for name in sorted(self._changed):
             text = json.dumps({"version": _KNOWN_VERSION, "files": self._shards[name]}, ensure_ascii=True, separators=(",", ":"))
             with suppress(InputError, OSError):
                 write_bytes(Path(self._folder, f"known-{name}.json"), text.encode("ascii"))

@@ -49,7 +49,8 @@ class TableSource:
             raise InputError(subject, expected="a file that can be read", found=error.strerror, remedy=remedy) from error
 
     def stamp(self) -> str:
-        places = (place.path for entry in self.entries() if isinstance(entry, Record) for place in (entry.picture, entry.hint) if place)
+        records = (entry for entry in self.entries() if isinstance(entry, Record))
+        places = (place.path for record in records for place in (record.picture, record.hint) if isinstance(place, FilePlace))
         return stamp_files(chain([str(self.path)], places))
 
     def _alone(self, entry: Entry, seen: set[str]) -> Entry:

@@ -114,7 +114,7 @@ def _members(path: Path) -> Iterator[tuple[str, PartPlace | Problem]]:
     try:
         with tarfile.open(path, "r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # it would remember every member
+                archive.members.clear()  # type: ignore[attr-defined]  # it would remember every member
                 yield from _member(path, member)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         yield "", Problem(path.name, f"is no tar archive that can be read to its end ({shown(str(error))}); compressed ones have to be unpacked")
