@@ -10,6 +10,7 @@ from torch import nn
 
 from ..training.catalogue import keep_workflow
 from ..training.data.encoded import Encoded
+from ..training.listener import Several
 from ..training.models.flux import Flux
 from ..training.out_of_memory import let_go, release_cached_memory
 from ..training.preview import PreviewSettings
@@ -19,6 +20,7 @@ from ..training.settings import Settings
 from ..training.state import State
 from ..training.store import RunStore
 from ..training.store_size import keep_within, limit_from_environment
+from ..training.tensorboard import TensorBoardLog
 from ..training.train_to import train_to
 from ..training.trainable.base import Recipe
 from .host import Host, current_host
@@ -27,6 +29,10 @@ from .live.pictures import Painter
 from .live.run import Place
 from .live.watch import Unwatched, Watch
 from .types import ENCODED, SETTINGS, STATE, TRAINABLE, Inputs, link, number, whole
+
+FLAG = "BOOLEAN"
+TENSORBOARD_FOLDER = "tensorboard"
+"""Beside the folder of runs."""
 
 
 class TrainSteps:
@@ -58,6 +64,7 @@ class TrainSteps:
                 "sample_every": whole(0, 0, 10_000_000, "Steps between pictures in the panel; 0 makes them when asked for only. Changes no result."),
                 "regularisation": link(ENCODED, REGULARISATION_TOOLTIP),
                 "regularisation_weight": number(1.0, 0.0, WEIGHT_LIMIT, 0.05, "How much the loss of those pictures counts; 0 leaves them out."),
+                "tensorboard": (FLAG, {"default": False, "tooltip": TENSORBOARD_TOOLTIP}),
             },
             "hidden": {"unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
@@ -69,15 +76,16 @@ class TrainSteps:
 
     def execute(
         self, model: Any, trainable: Recipe, data: Encoded, settings: Settings, steps: int, previous: State | None = None, vae: Any = None,
-        sample_every: int = 0, regularisation: Encoded | None = None, regularisation_weight: float = 1.0, unique_id: str | None = None,
-        extra_pnginfo: Any = None,
+        sample_every: int = 0, regularisation: Encoded | None = None, regularisation_weight: float = 1.0, tensorboard: bool = False,
+        unique_id: str | None = None, extra_pnginfo: Any = None,
     ) -> tuple[State, dict[str, list[float]], int]:  # fmt: skip
         host, limit_bytes = current_host(), limit_from_environment()
         progress, store = host.progress(), RunStore(host.runs_folder())
+        logs = (TensorBoardLog(store.folder.parent / TENSORBOARD_FOLDER),) if tensorboard else ()
         with watched(host, progress, data, vae, sample_every, unique_id, extra_pnginfo) as watch, GraphBase(host, model) as base:
             state = train_to(
                 base, trainable, data, settings, steps=steps, store=store, device=host.device(), previous=previous, progress=progress,
-                listener=watch, regularisation=regularisation_of(regularisation, regularisation_weight),
+                listener=Several(watch, *logs), regularisation=regularisation_of(regularisation, regularisation_weight),
             )  # fmt: skip
             watch.result(state)
         if (workflow := workflow_of(extra_pnginfo)) is not None:
@@ -86,6 +94,10 @@ class TrainSteps:
         return state, {"loss": [record.loss for record in state.history().steps]}, state.step
 
 
+TENSORBOARD_TOOLTIP = (
+    "Writes every figure for TensorBoard, too, into `graft/tensorboard` of the output folder: one folder for each stored training. Needs the package "
+    "tensorboard. Changes no result."
+)
 REGULARISATION_TOOLTIP = (
     "Pictures that the transformer is to go on drawing as it does (prior preservation): a batch of them is trained beside each batch of the data. "
     "Best are pictures that the transformer itself has drawn for captions without the new word. Takes the time of the data once more."

@@ -46,6 +46,8 @@ class TensorBoardLog(Silent):
 
     def step(self, record: StepRecord, weights: Callable[[], Mapping[str, Tensor]]) -> None:
         figures = {"loss": record.loss, "learning_rate": record.learning_rate, "gradient_norm": record.gradient_norm, "step_seconds": record.seconds}
+        if record.regularisation is not None:
+            figures["regularisation_loss"] = record.regularisation
         for name, value in figures.items():
             self._writer.add_scalar(f"train/{name}", value, record.step)
 

@@ -14,6 +14,7 @@ from graft.nodes import train
 from graft.nodes.host import use_host
 from graft.nodes.train import GraphBase, TrainSteps
 from graft.training.errors import InputError
+from graft.training.listener import NO_LISTENER
 from graft.training.models.flux import Flux, FluxConfig
 from graft.training.progress import NO_PROGRESS, Viewer
 from PIL import Image
@@ -111,6 +112,16 @@ def test_a_wrong_limit_is_told_before_anything_is_trained(host, monkeypatch):
     monkeypatch.setenv("GRAFT_STORE_LIMIT", "plenty")
     with pytest.raises(InputError, match="GRAFT_STORE_LIMIT"):
         execute(host)
+
+
+def test_tensorboard_is_written_beside_the_runs_where_it_is_wanted(host, monkeypatch):
+    state, made, heard = SimpleNamespace(step=1, history=lambda: SimpleNamespace(steps=()), folder=host.folder / "runs" / "one"), [], []
+    monkeypatch.setattr(train, "train_to", lambda *_, listener, **__: (heard.append(listener.wishes()), state)[1])
+    monkeypatch.setattr(train, "TensorBoardLog", lambda folder: (made.append(folder), NO_LISTENER)[1])
+    execute(host)
+    assert made == []
+    execute(host, tensorboard=True)
+    assert made == [host.folder / "tensorboard"] and heard == [set(), set()]
 
 
 def test_pictures_are_shown_on_the_nodes_bar(monkeypatch):
