@@ -18,10 +18,14 @@ from . import (
     settings,
     sources,
     stored,
+    sweep,
     train,
 )
 
-_MODULES = (load, data, image_batch, sources, framing, hints, build, settings, train, result, export, lora, stored, hold, lora_check, controlnet_lora)
+_MODULES = (
+    load, data, image_batch, sources, framing, hints, build, settings, train, result, export, lora, stored, hold, lora_check, controlnet_lora,
+    sweep,
+)  # fmt: skip
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {id: node for module in _MODULES for id, node in module.NODES.items()}
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {id: node.DISPLAY_NAME for id, node in NODE_CLASS_MAPPINGS.items()}

@@ -181,7 +181,10 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     added.add_argument("--size", default="auto", metavar="NAME", help="mini, mini-512px, flux-512px, flux-1024px (default: by device)")
     added.add_argument("--repeats", type=int, default=20, metavar="N", help="measured steps of each (default: 20)")
     added.add_argument("--checkpointing", action="store_true", help="both recompute blocks in the backward pass")
-    added.add_argument("--only", choices=("base8", "panel"), help="instead: base8, a base in 8 bits beside BF16; panel, what the live panel costs")
+    added.add_argument(
+        "--only", choices=("base8", "panel", "sweep"),
+        help="instead: base8, a base in 8 bits beside BF16; panel, what the live panel costs; sweep, four LoRAs together beside four alone",
+    )  # fmt: skip
     added.add_argument("--steps", type=int, default=60, metavar="N", help="base8: steps of each of the trainings that are compared (default: 60)")
 
 
@@ -190,6 +193,8 @@ def _bench(arguments: argparse.Namespace, reporter: Reporter) -> None:
         return _bench_base8(arguments, reporter)
     if arguments.only == "panel":
         return _bench_panel(arguments, reporter)
+    if arguments.only == "sweep":
+        return _bench_sweep(arguments, reporter)
     from ...training.bench import describe, run_bench
 
     figures = run_bench(arguments.json, arguments.size, arguments.repeats, reporter.progress(), arguments.checkpointing)
@@ -209,6 +214,14 @@ def _bench_panel(arguments: argparse.Namespace, reporter: Reporter) -> None:
     from ..live.bench_panel import describe, run_bench_panel
 
     figures = run_bench_panel(arguments.json, progress=reporter.progress())
+    reporter.clear()
+    print(describe(figures))
+
+
+def _bench_sweep(arguments: argparse.Namespace, reporter: Reporter) -> None:
+    from ...training.bench_sweep import describe, run_sweep_bench
+
+    figures = run_sweep_bench(arguments.json, arguments.size, arguments.repeats, reporter.progress(), arguments.checkpointing)
     reporter.clear()
     print(describe(figures))
 
