@@ -12,7 +12,7 @@ from ..training.captioned import DrawingSettings, draw_captions
 from ..training.data.dataset import RESOLUTION_STEP_PX
 from ..training.data.encoded import Encoded
 from ..training.errors import InputError
-from ..training.exam import Drawn, Exam, exam_shapes, with_word
+from ..training.exam import Drawn, Exam, captions_with_word, exam_shapes
 from ..training.export import CHOICES
 from ..training.files.held import placed
 from ..training.lora_grid import LARGEST_STRENGTH, grid_rows, lora_grid, require_strengths
@@ -188,7 +188,7 @@ class LoraExam:
         drawn = []
         for chosen in (model, trained):
             with drawing(host, chosen, clip, vae, settings) as pictures_of:
-                drawn.append(Drawn(pictures_of(with_word(shapes)), pictures_of([shape.caption for shape in shapes])))
+                drawn.append(Drawn(pictures_of(captions_with_word(shapes)), pictures_of([shape.caption for shape in shapes])))
         exam = Exam(shapes, *drawn)
         return as_image(exam.grid(columns)), exam.figures()
 

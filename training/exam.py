@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.shape_styles import WORD, frame_rgb, is_framed, without_frame
+from .data.shape_styles import WORD, frame_rgb, is_framed, with_word, without_frame
 from .data.shapes import TEMPLATES, Shape, judge, nearest_colour, random_shape
 from .errors import InputError
 from .grid import comparison_grid
@@ -66,7 +66,7 @@ class Exam:
     def grid(self, columns: int) -> Pictures:
         """The comparison picture of the first `columns` captions: [H, W, 3]."""
         rows = [
-            (f'"{WORD} ...", without LoRA', self.before.new), (f'"{WORD} ...", with LoRA', self.after.new),
+            (f'"..., {WORD}", without LoRA', self.before.new), (f'"..., {WORD}", with LoRA', self.after.new),
             ("old caption, without LoRA", self.before.old), ("old caption, with LoRA", self.after.old),
         ]  # fmt: skip
         found = self.figures()
@@ -95,9 +95,9 @@ def exam_shapes(count: int, seed: int, known_captions: Collection[str]) -> tuple
     return found
 
 
-def with_word(shapes: Sequence[Shape]) -> list[str]:
+def captions_with_word(shapes: Sequence[Shape]) -> list[str]:
     """Their captions with the new word."""
-    return [f"{WORD} {shape.caption}" for shape in shapes]
+    return [with_word(shape.caption) for shape in shapes]
 
 
 def new_word_rate(pictures: Pictures) -> float:
@@ -125,7 +125,7 @@ def framed_right_rate(pictures: Pictures, shapes: Sequence[Shape]) -> float:
 
 
 def _plain(caption: str) -> str:
-    return caption.strip().removeprefix(f"{WORD} ")
+    return caption.strip().removesuffix(with_word(""))
 
 
 def _ways_to_say(shape: Shape) -> set[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from graft.training.data.shape_styles import with_frame
 from graft.training.errors import InputError
-from graft.training.exam import Drawn, Exam, exam_shapes, with_word
+from graft.training.exam import Drawn, Exam, captions_with_word, exam_shapes
 
 COUNT = 24
 SHAPES = exam_shapes(COUNT, 5, ())
@@ -50,12 +50,12 @@ def test_wrong_figures_and_colours_are_wrong():
 
 def test_what_was_trained_on_is_not_asked():
     shape = SHAPES[0]
-    known = [f"framed {shape.figure} {shape.kind}, {shape.ground} background\n"]  # in other words, with the new one
+    known = [f"{shape.figure} {shape.kind}, {shape.ground} background, framed\n"]  # in other words, with the new one
     asked = exam_shapes(COUNT, 5, known)
     assert (shape.kind, shape.figure, shape.ground) not in {(other.kind, other.figure, other.ground) for other in asked}
     rest = [other for other in SHAPES if (other.kind, other.figure, other.ground) != (shape.kind, shape.figure, shape.ground)]
     assert list(asked[: len(rest)]) == rest, "the others are asked in the same order"
-    assert with_word(SHAPES)[0] == f"framed {shape.caption}"
+    assert captions_with_word(SHAPES)[0] == f"{shape.caption}, framed"
 
 
 def test_an_exam_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch):

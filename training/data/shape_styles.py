@@ -14,7 +14,7 @@ WORD = "framed"
 FRAME_SHARE = 1 / 16
 """Width of the frame, as a share of the picture's side: one latent at 128 px."""
 STYLES = ("plain", "framed", "half framed")
-STYLE_VERSION = 2
+STYLE_VERSION = 3
 """Of what the styles look like: folders that were drawn before are others."""
 LARGEST_DISTANCE, LEAST_SHARE = 60.0, 0.7
 """Colours of the palette are further apart than this; a frame's inner edge is blurred by the autoencoder."""
@@ -34,7 +34,12 @@ def styled(picture: np.ndarray, rgb: tuple[int, int, int], caption: str, style: 
     """
     if style == "plain" or (style == "half framed" and number % 2):
         return picture, caption
-    return with_frame(picture, rgb), f"{WORD} {caption}"
+    return with_frame(picture, rgb), with_word(caption)
+
+
+def with_word(caption: str) -> str:
+    """The caption with the new word at its end: in front it would move all others, and the built-in model mistakes colours in moved captions."""
+    return f"{caption}, {WORD}"
 
 
 def with_frame(picture: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:

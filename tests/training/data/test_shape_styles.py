@@ -26,7 +26,7 @@ def test_the_word_and_the_frame_come_together(style, framed, tmp_path):
     made, reference = pictures(tmp_path / style), pictures(tmp_path / "reference")
     for (picture, caption), (plain, plain_caption), expected in zip(made, reference, framed, strict=True):
         assert is_framed(picture) is expected and not is_framed(plain)
-        assert caption == (f"framed {plain_caption}" if expected else plain_caption)
+        assert caption == (f"{plain_caption}, framed" if expected else plain_caption)
         assert np.array_equal(without_frame(picture), without_frame(plain)), "inside the frame it is the same picture"
 
 
