@@ -14,6 +14,8 @@ from .host import current_host
 from .live.board import BOARD, Unknown
 
 PICTURES_STAY_SECONDS = 3600
+_PAGES: dict[str, Any] = {}
+"""The connections, by the page's id, that have said that they understand our events: to others they are errors (a page that is still loading)."""
 
 
 def event_sender() -> Callable[[str, Mapping[str, Any]], None] | None:
@@ -26,9 +28,15 @@ def event_sender() -> Callable[[str, Mapping[str, Any]], None] | None:
         return None
 
     def send(event: str, data: Mapping[str, Any]) -> None:
-        server.send_sync(event, dict(data), None if data.get("workflow") else getattr(server, "client_id", None))
+        for listener in _listening(server) if data.get("workflow") else [getattr(server, "client_id", None)]:
+            server.send_sync(event, dict(data), listener)
 
     return send
+
+
+def _listening(server: Any) -> list[str]:
+    """The pages whose connection is still the one that they have spoken for: after a reload it is another."""
+    return [page for page, connection in list(server.sockets.items()) if _PAGES.get(page) is connection]
 
 
 @cache
@@ -43,6 +51,10 @@ def open_routes() -> None:
 
 
 def _add_routes(routes: Any, web: Any) -> None:
+    @routes.post("/graft/pages/{page}")
+    async def listen(request: Any) -> Any:
+        return _answer(web, lambda: web.json_response({"listening": _listen(_server(), request.match_info["page"])}))
+
     @routes.get("/graft/live")
     async def summaries(request: Any) -> Any:
         return web.json_response(BOARD.summaries())
@@ -60,6 +72,16 @@ def _add_routes(routes: Any, web: Any) -> None:
     @routes.post("/graft/live/{run}/wishes/{wish}")
     async def wish(request: Any) -> Any:
         return _answer(web, lambda: _wished(web, request.match_info["run"], request.match_info["wish"]))
+
+
+def _listen(server: Any, page: str) -> bool:
+    """From now on the page gets events. Raises Unknown: it is not connected."""
+    if page not in server.sockets:
+        raise Unknown("page")
+    for gone in _PAGES.keys() - server.sockets.keys():
+        del _PAGES[gone]
+    _PAGES[page] = server.sockets[page]
+    return True
 
 
 def _wished(web: Any, run: str, wish: str) -> Any:

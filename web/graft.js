@@ -23,6 +23,7 @@ const styled = Promise.all(STYLE_SHEETS.map((sheet) => addStyleSheet(new URL(she
 const fitted = new WeakMap();
 /** @type {Map<object, Panel>} by node */
 const panels = new Map();
+let listeningAs;
 const live = new Live({ get, post }, (training) => place(training));
 
 async function get(path) {
@@ -95,8 +96,20 @@ function fit(node, width = 0) {
   app.graph?.setDirtyCanvas?.(true, true);
 }
 
-function refresh() {
-  live.refresh().catch(() => {}); // an old server without our routes, or none: the next reconnect asks again
+/** The server sends events only to pages that have said so: an event that comes before its listener is an error to ComfyUI's page. */
+async function listen() {
+  if (!api.clientId) return;
+  listeningAs = api.clientId;
+  await post(`/graft/pages/${api.clientId}`);
+}
+
+async function refresh() {
+  try {
+    await listen();
+    await live.refresh();
+  } catch {
+    // no server at this moment: the next reconnect asks again
+  }
 }
 
 /** A tab beside ComfyUI's own, where the frontend has a sidebar for extensions. */
@@ -119,6 +132,7 @@ app.registerExtension({
 
   setup() {
     api.addEventListener(EVENT, ({ detail }) => live.receive(detail));
+    api.addEventListener("status", () => api.clientId !== listeningAs && refresh());
     api.addEventListener("reconnecting", () => panels.forEach((panel) => panel.connected(false)));
     api.addEventListener("reconnected", () => {
       panels.forEach((panel) => panel.connected(true));

@@ -19,7 +19,7 @@ class Server:
     """As much of ComfyUI's PromptServer as is used."""
 
     def __init__(self) -> None:
-        self.sent, self.handlers, self.client_id = [], {}, "page 1"
+        self.sent, self.handlers, self.client_id, self.sockets = [], {}, "page 1", {}
         self.routes = SimpleNamespace(get=self._adder("GET"), post=self._adder("POST"), delete=self._adder("DELETE"))
 
     def send_sync(self, event, data, sid=None):
@@ -56,6 +56,7 @@ def server(monkeypatch, store) -> Server:
     )
     monkeypatch.setitem(sys.modules, "aiohttp", SimpleNamespace(web=web))
     monkeypatch.setattr(comfy_live, "BOARD", Board())
+    monkeypatch.setattr(comfy_live, "_PAGES", {})
     monkeypatch.setattr(comfy_live, "current_host", lambda: SimpleNamespace(runs_folder=lambda: store.folder))
     comfy_live.open_routes.cache_clear()
     comfy_live.open_routes()
@@ -72,11 +73,34 @@ def run(server) -> LiveRun:
     return made
 
 
-def test_events_go_to_all_pages_or_to_the_script_that_queued_it(server):
+def test_events_go_to_the_pages_that_understand_them_or_to_the_script_that_queued_it(server):
+    server.sockets = {"page 1": object(), "page 2": object(), "a script": object()}
+    for page in ("page 1", "page 2"):
+        assert server.ask("POST", "/graft/pages/{page}", page=page) == (200, {"listening": True})
     send = comfy_live.event_sender()
     send("graft.training", {"workflow": "w"})
     send("graft.training", {"workflow": None})
-    assert server.sent == [("graft.training", {"workflow": "w"}, None), ("graft.training", {"workflow": None}, "page 1")]
+    assert [(data["workflow"], page) for _, data, page in server.sent] == [("w", "page 1"), ("w", "page 2"), (None, "page 1")]
+
+
+def test_a_page_that_is_being_loaded_again_gets_no_events_before_it_asks(server):
+    server.sockets = {"page 1": object()}
+    server.ask("POST", "/graft/pages/{page}", page="page 1")
+    server.sockets = {"page 1": object()}
+    send = comfy_live.event_sender()
+    send("graft.training", {"workflow": "w"})
+    assert server.sent == []
+    server.ask("POST", "/graft/pages/{page}", page="page 1")
+    send("graft.training", {"workflow": "w"})
+    assert len(server.sent) == 1
+    assert server.ask("POST", "/graft/pages/{page}", page="page 9") == (404, {"error": "unknown page"})
+
+
+def test_pages_that_have_gone_are_forgotten(server):
+    for number in range(100):
+        server.sockets = {f"page {number}": object()}
+        server.ask("POST", "/graft/pages/{page}", page=f"page {number}")
+    assert len(comfy_live._PAGES) == 1
 
 
 def test_without_a_server_nobody_is_told(monkeypatch):
