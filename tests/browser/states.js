@@ -86,7 +86,7 @@ for (const [name, make] of Object.entries(STATES)) {
 const EVENTS_PER_SECOND = 5;
 const STEPS_PER_EVENT = 4;
 const long = new Panel({ words: wordsFor("en"), locale: "en", act: () => Promise.resolve(true), pictureUrl: picture });
-const live = new Live({ get: () => new Promise(() => {}) }, (training) => long.show(training));
+const live = new Live({ get: async () => ({ ...nextEvent(), points: [], held_out: [] }) }, (training) => long.show(training));
 const figures = training(0).figures;
 let sequence = 0;
 

@@ -5,7 +5,7 @@ import { newPage, require, serveFiles, startBrowser } from "./tools.mjs";
 
 const DRAW_LIMIT_MILLISECONDS = 200;
 /** What two hours may leave in memory, and how much of that two more may add. */
-const [HOURS_LIMIT_BYTES, MORE_LIMIT_BYTES] = [24e6, 3e6];
+const [HOURS_LIMIT_BYTES, MORE_LIMIT_BYTES] = [8e6, 3e6];
 const [folder] = process.argv.slice(2);
 const files = await serveFiles();
 const browser = await startBrowser();

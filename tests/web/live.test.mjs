@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Live } from "../../web/pure/live.js";
+import { Live, MOST_WAITING } from "../../web/pure/live.js";
 import { nodeAt, panelsOf } from "../../web/pure/places.js";
 import { Training } from "../../web/pure/training.js";
 
@@ -94,6 +94,18 @@ test("events that come while the history is on its way follow on it", async () =
   const { curve, figures, sequence } = live.trainings.get(RUN);
   assert.equal(curve.length, 23);
   assert.deepEqual([figures.step, sequence], [23, 23]);
+});
+
+test("a history that is long in coming keeps few events waiting, and is asked for again", async () => {
+  let answer;
+  const server = stub({ [`/graft/live/${RUN}`]: () => new Promise((resolve) => (answer = resolve)) });
+  const live = new Live(server, () => {}, server.later);
+  for (let step = 20; step < 5020; step++) live.receive(event(step, step));
+  assert.equal(live.asking.get(RUN).length, MOST_WAITING);
+  answer(history(21, 21));
+  await settled();
+  assert.equal(live.trainings.get(RUN).figures.step, 5019);
+  assert.equal(server.actions.length, 1, "events are missing between the history and those that waited");
 });
 
 test("where events were missed the history is asked for again", async () => {

@@ -3,6 +3,8 @@
 import { Training } from "./training.js";
 
 export const MOST_TRAININGS = 24;
+/** Events that wait for a history; beyond that the oldest go, and the history is asked for once more. */
+export const MOST_WAITING = 1000;
 const RETRY_MILLISECONDS = 1000;
 
 export class Live {
@@ -26,7 +28,7 @@ export class Live {
   receive(event) {
     const training = this.trainings.get(event.run);
     if (!training) this.#meet(event);
-    else if (this.asking.has(event.run)) this.asking.get(event.run).push(event);
+    else if (this.asking.has(event.run)) this.#wait(event);
     else this.#apply(training, event);
   }
 
@@ -59,15 +61,21 @@ export class Live {
     return this.server.post(`/graft/live/${run}/wishes/${wish}`);
   }
 
+  #wait(event) {
+    const waiting = this.asking.get(event.run);
+    waiting.push(event);
+    if (waiting.length > MOST_WAITING) waiting.shift();
+  }
+
   #complete(run, history) {
     const training = this.trainings.get(run);
     const waiting = this.asking.get(run) ?? [];
     this.asking.delete(run);
     if (!training) return;
     training.applyHistory(history);
-    const gap = waiting.some((event) => training.applyEvent(event) === "gap");
+    const found = waiting.map((event) => training.applyEvent(event));
     this.changed(training);
-    if (gap) this.later(() => this.catchUp(run), RETRY_MILLISECONDS);
+    if (found.includes("gap")) this.later(() => this.catchUp(run), RETRY_MILLISECONDS);
   }
 
   /** A run that begins brings along what earlier ones have measured: that is in its history only. */
