@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import urllib.parse
 import urllib.request
@@ -134,7 +135,9 @@ def test_an_error_is_shown_at_the_inputs_that_it_is_about_and_nowhere_else(serve
     stop(server)
     assert set(problems) == {settings}
     named = {error["extra_info"]["input_name"] for error in problems[settings]["errors"]}
-    assert named == {"schedule", "warmup_steps", "horizon_steps", "guidance_low", "guidance_high"}
+    asked: Any = NODE_CLASS_MAPPINGS["GraftSettings"].VALIDATE_INPUTS  # type: ignore[attr-defined]
+    assert named == set(inspect.signature(asked).parameters) >= {"schedule", "warmup_steps", "horizon_steps"}
+    assert {"batch_size", "seed", "clip_norm"}.isdisjoint(named)  # those that have to fit with no other
     assert all("a warm-up shorter than the horizon" in error["details"] for error in problems[settings]["errors"])
 
 
