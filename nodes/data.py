@@ -23,7 +23,8 @@ from .types import DATASET, ENCODED, HINT, TRAINABLE, Inputs, choice, link, said
 
 STYLE_TOOLTIP = (
     "framed: every picture has a frame in its figure's colour and the word 'framed' in its caption, which the nano FLUX does not know: something for "
-    "a LoRA to learn. half framed: every second one, so that pictures without the word stay as they are."
+    "a LoRA to learn. royal: yellow figures on purple, with that word in place of the colours: a few pictures teach it. half: every second one, so "
+    "that pictures without the word stay as they are."
 )
 
 

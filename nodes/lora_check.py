@@ -11,8 +11,9 @@ from torch import Tensor
 from ..training.captioned import DrawingSettings, draw_captions
 from ..training.data.dataset import RESOLUTION_STEP_PX
 from ..training.data.encoded import Encoded
+from ..training.data.shape_styles import ROYAL
 from ..training.errors import InputError
-from ..training.exam import Drawn, Exam, captions_with_word, exam_shapes
+from ..training.exam import CONCEPTS, Drawn, Exam, exam_shapes
 from ..training.export import CHOICES
 from ..training.files.held import placed
 from ..training.lora_grid import LARGEST_STRENGTH, grid_rows, lora_grid, require_strengths
@@ -153,7 +154,7 @@ class LoraExam:
     OUTPUT_TOOLTIPS = ("The new word and old captions, without and with the LoRA, side by side.", "What was learnt and forgotten, for the report.")
     DESCRIPTION = (
         "Does it learn, does it forget? For LoRAs taught with Draw Shapes in a style other than plain. Asks for figures that were not trained on, "
-        "with the word 'framed' and without it, from the same noise without and with the LoRA: how often the word gives the frame, how often "
+        "with the new word and without it, from the same noise without and with the LoRA: how often the word gives the new thing, how often "
         "pictures without the word are still right, and how far they moved."
     )
     SEARCH_ALIASES = ("evaluate lora", "forgetting", "new word", "lora report")
@@ -174,22 +175,23 @@ class LoraExam:
                 "steps": whole(20, 1, 1000, STEPS_TOOLTIP),
                 "guidance": number(3.5, 0.0, 100.0, 0.1, GUIDANCE_TOOLTIP),
                 "seed": seed_input("Of the figures and of the noise."),
+                "word": choice(tuple(CONCEPTS), "The style that was taught: its word in the captions.", ROYAL),
             }
         }
 
     def execute(
         self, model: Any, clip: Any, vae: Any, data: Encoded, state: State, weights: str, strength: float, pictures: int, columns: int, steps: int,
-        guidance: float, seed: int,
+        guidance: float, seed: int, word: str,
     ) -> tuple[Tensor, dict[str, Any]]:  # fmt: skip
         host = current_host()
         shapes = exam_shapes(pictures, seed, {sample.caption for sample in (*data.train, *data.held_out)})
         settings = DrawingSettings(resolution_px=data.resolution_px, steps=steps, guidance=guidance, seed=seed)
         trained, _ = applied(host, model, state, weights, strength)
-        drawn = []
+        concept, drawn = CONCEPTS[word], []
         for chosen in (model, trained):
             with drawing(host, chosen, clip, vae, settings) as pictures_of:
-                drawn.append(Drawn(pictures_of(captions_with_word(shapes)), pictures_of([shape.caption for shape in shapes])))
-        exam = Exam(shapes, *drawn)
+                drawn.append(Drawn(pictures_of([concept.caption(shape) for shape in shapes]), pictures_of([shape.caption for shape in shapes])))
+        exam = Exam(concept, shapes, *drawn)
         return as_image(exam.grid(columns)), exam.figures()
 
 

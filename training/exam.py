@@ -1,19 +1,18 @@
 """Does it learn, does it forget? How often a new word gives the new thing, and what became of the pictures that the model could draw before.
 
-For a LoRA that was taught a style of the drawn shapes (data/shape_styles.py), since there a program can tell what a picture shows. The same captions
+For a LoRA that was taught a style of the drawn shapes (data/shape_styles.py), since there a program can tell what a picture shows. The same figures
 are drawn with the new word and without it, by the base alone and with the LoRA, all from the same noise. Captions of figures that were trained on are
 left out: what was learnt by heart earns nothing here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .data.shape_styles import WORD, frame_rgb, is_framed, with_word, without_frame
+from .data.shape_styles import ROYAL, WORD, frame_rgb, is_framed, royal, royal_caption, with_word, without_frame
 from .data.shapes import TEMPLATES, Shape, judge, nearest_colour, random_shape
 from .errors import InputError
 from .grid import comparison_grid
@@ -21,6 +20,19 @@ from .measure import Pictures
 
 DRAWS_PER_SHAPE = 1000
 """How often a figure is drawn anew before it is plain that all of them were trained on."""
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A style's word, and how to tell whether a picture has what it stands for."""
+
+    word: str
+    caption: Callable[[Shape], str]
+    """With the word."""
+    shown: Callable[[Pictures], bool]
+    """Of one picture [H, W, 3]."""
+    right: Callable[[Pictures, Shape], bool]
+    """Of one picture: shown as it should be for this figure, and all else that was asked is right."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,41 +49,51 @@ class Drawn:
 class Exam:
     """What the base and the LoRA have drawn, and what that says."""
 
+    concept: Concept
     shapes: tuple[Shape, ...]
     before: Drawn
     after: Drawn
 
-    def figures(self) -> dict[str, float | int]:
+    def figures(self) -> dict[str, float | int | str]:
         """For a report. Rates are shares of the pictures, 0..1.
 
-        `new_word_rate_*`: the new thing is there where the word is. `new_word_content_after`: and its colour is right, and so are the colours and
-        the kind within it. `old_caption_rate_*`: without the word, both colours and the kind are right (a frame that nobody asked for is taken for
-        the ground, so it counts as wrong). `old_caption_clean_rate_*`: and the contour is a clean one. `old_caption_moved`: how far those pictures
-        moved, as the mean difference of their pixels.
+        `new_word_rate_*`: the new thing is there where the word is. `new_word_content_after`: and it is right in itself, and so is the rest of the
+        picture. `old_caption_rate_*`: without the word, both colours and the kind are right (so the new thing where nobody asked for it is wrong).
+        `old_caption_clean_rate_*`: and the contour is a clean one. `old_caption_moved`: how far those pictures moved, as the mean difference of their
+        pixels.
         """
         moved = np.abs(self.before.old.astype(np.int16) - self.after.old).mean() / 255
         return {
             "exam_pictures": len(self.shapes),
-            "new_word_rate_before": new_word_rate(self.before.new),
-            "new_word_rate_after": new_word_rate(self.after.new),
-            "new_word_content_after": framed_right_rate(self.after.new, self.shapes),
+            "new_word": self.concept.word,
+            "new_word_rate_before": self.shown_rate(self.before.new),
+            "new_word_rate_after": self.shown_rate(self.after.new),
+            "new_word_content_after": self.content_rate(self.after.new),
             "old_caption_rate_before": right_rate(self.before.old, self.shapes),
             "old_caption_rate_after": right_rate(self.after.old, self.shapes),
             "old_caption_clean_rate_before": right_rate(self.before.old, self.shapes, clean=True),
             "old_caption_clean_rate_after": right_rate(self.after.old, self.shapes, clean=True),
-            "old_caption_new_thing_after": new_word_rate(self.after.old),
+            "old_caption_new_thing_after": self.shown_rate(self.after.old),
             "old_caption_moved": float(moved),
         }
 
+    def shown_rate(self, pictures: Pictures) -> float:
+        """The share of pictures that show what the new word stands for."""
+        return float(np.mean([self.concept.shown(picture) for picture in pictures]))
+
+    def content_rate(self, pictures: Pictures) -> float:
+        """The share of pictures that are right in all that was asked with the new word."""
+        return float(np.mean([self.concept.right(picture, shape) for picture, shape in zip(pictures, self.shapes, strict=True)]))
+
     def grid(self, columns: int) -> Pictures:
         """The comparison picture of the first `columns` captions: [H, W, 3]."""
+        word, found = self.concept.word, self.figures()
         rows = [
-            (f'"..., {WORD}", without LoRA', self.before.new), (f'"..., {WORD}", with LoRA', self.after.new),
+            (f"{word}, without LoRA", self.before.new), (f"{word}, with LoRA", self.after.new),
             ("old caption, without LoRA", self.before.old), ("old caption, with LoRA", self.after.old),
         ]  # fmt: skip
-        found = self.figures()
         title = (
-            f'"{WORD}" drawn in {found["new_word_rate_before"]:.0%} without, {found["new_word_rate_after"]:.0%} with LoRA; old captions right in '
+            f'"{word}" drawn in {found["new_word_rate_before"]:.0%} without, {found["new_word_rate_after"]:.0%} with LoRA; old captions right in '
             f"{found['old_caption_rate_before']:.0%} without, {found['old_caption_rate_after']:.0%} with it"
         )
         captions = [shape.caption for shape in self.shapes[:columns]]
@@ -95,33 +117,35 @@ def exam_shapes(count: int, seed: int, known_captions: Collection[str]) -> tuple
     return found
 
 
-def captions_with_word(shapes: Sequence[Shape]) -> list[str]:
-    """Their captions with the new word."""
-    return [with_word(shape.caption) for shape in shapes]
-
-
-def new_word_rate(pictures: Pictures) -> float:
-    """The share of pictures that show what the new word stands for."""
-    return float(np.mean([is_framed(picture) for picture in pictures]))
-
-
 def right_rate(pictures: Pictures, shapes: Sequence[Shape], clean: bool = False) -> float:
     """The share of pictures with both colours and the kind right; clean ones have a contour that overlaps well with that of the kind."""
-    return float(np.mean(are_right(list(pictures), shapes, clean)))
+    return float(np.mean([is_right(picture, shape, clean) for picture, shape in zip(pictures, shapes, strict=True)]))
 
 
-def are_right(pictures: Sequence[Pictures], shapes: Sequence[Shape], clean: bool = False) -> NDArray[np.bool_]:
-    """Which of them are [N]."""
-    found = [(judge(picture), shape) for picture, shape in zip(pictures, shapes, strict=True)]
-    as_asked = [judged.right_colours(shape) and judged.kind == shape.kind for judged, shape in found]
-    return np.array([right and (not clean or judged.right_kind(shape)) for right, (judged, shape) in zip(as_asked, found, strict=True)])
+def is_right(picture: Pictures, shape: Shape, clean: bool = False) -> bool:
+    """Whether one picture has."""
+    judged = judge(picture)
+    return judged.right_colours(shape) and judged.kind == shape.kind and (not clean or judged.right_kind(shape))
 
 
-def framed_right_rate(pictures: Pictures, shapes: Sequence[Shape]) -> float:
-    """The share of pictures with a frame in the figure's colour, and within it both colours and the kind right."""
-    pairs = zip(pictures, shapes, strict=True)
-    framed = np.array([is_framed(picture) and nearest_colour(frame_rgb(picture)) == shape.figure for picture, shape in pairs])
-    return float(np.mean(framed & are_right([without_frame(picture) for picture in pictures], shapes)))
+def _framed_right(picture: Pictures, shape: Shape) -> bool:
+    return is_framed(picture) and nearest_colour(frame_rgb(picture)) == shape.figure and is_right(without_frame(picture), shape)
+
+
+def _is_royal(picture: Pictures) -> bool:
+    return judge(picture).right_colours(royal(_ANY_SHAPE))
+
+
+def _royal_right(picture: Pictures, shape: Shape) -> bool:
+    return is_right(picture, royal(shape))
+
+
+_ANY_SHAPE = random_shape(np.random.default_rng(0))
+CONCEPTS = {
+    WORD: Concept(WORD, lambda shape: with_word(shape.caption), is_framed, _framed_right),
+    ROYAL: Concept(ROYAL, royal_caption, _is_royal, _royal_right),
+}
+"""By their words."""
 
 
 def _plain(caption: str) -> str:

@@ -96,11 +96,12 @@ def test_what_cannot_be_drawn_is_told_before_anything_runs(model: Any, changes: 
 
 def test_the_exam_draws_both_kinds_of_captions_with_both_models(host: Drawing, model: Any):
     data = SimpleNamespace(train=[SimpleNamespace(caption="a red star on a blue background, framed")], held_out=[], resolution_px=64)
-    grid, measures = LoraExam().execute(model, None, None, data, state_of(model), "trained", 1.0, 3, 2, 1, 3.5, 5)
+    grid, measures = LoraExam().execute(model, None, None, data, state_of(model), "trained", 1.0, 3, 2, 1, 3.5, 5, "framed")
     new, old, new_after, old_after = host.captions
     assert new == [f"{caption}, framed" for caption in old] and (new, old) == (new_after, old_after) and len(old) == 3
     assert measures["exam_pictures"] == 3 and measures["new_word_rate_before"] == 0.0 and measures["old_caption_moved"] > 0
     assert torch.equal(host.latents[0], host.latents[1]), "without a text that differs, equal noise gives equal pictures"
+    assert measures["new_word"] == "framed" and "word" in LoraExam.INPUT_TYPES()["required"]
     assert grid.shape[0] == 1 and grid.dtype == torch.float32
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graft.training.data.shape_styles import with_frame
+from graft.training.data.shape_styles import royal, with_frame
 from graft.training.errors import InputError
-from graft.training.exam import Drawn, Exam, captions_with_word, exam_shapes
+from graft.training.exam import CONCEPTS, Drawn, Exam, exam_shapes
 
 COUNT = 24
 SHAPES = exam_shapes(COUNT, 5, ())
@@ -15,8 +15,8 @@ FRAMED = np.stack([with_frame(picture, shape.figure_rgb) for picture, shape in z
 GREY = np.full_like(PLAIN, 128)
 
 
-def figures(before: Drawn, after: Drawn) -> dict[str, float | int]:
-    return Exam(SHAPES, before, after).figures()
+def figures(before: Drawn, after: Drawn, word: str = "framed") -> dict[str, float | int | str]:
+    return Exam(CONCEPTS[word], SHAPES, before, after).figures()
 
 
 def test_real_pictures_pass():
@@ -33,6 +33,17 @@ def test_frames_that_nobody_asked_for_are_forgetting():
     pairs, share = zip(SHAPES, PLAIN, strict=True), 1 - 0.875**2
     moved = [np.abs(np.array(shape.figure_rgb) - picture[0, 0].astype(int)).mean() * share / 255 for shape, picture in pairs]
     assert found["old_caption_moved"] == pytest.approx(np.mean(moved), rel=0.05), "only the frame's place, from the ground's colour to the figure's"
+
+
+def test_royal_pictures_are_told_by_their_colours():
+    drawn = np.stack([royal(shape).draw(128) for shape in SHAPES])
+    found = figures(Drawn(PLAIN, PLAIN), Drawn(drawn, PLAIN), "royal")
+    chance = np.mean([(shape.figure, shape.ground) == ("yellow", "purple") for shape in SHAPES])
+    assert (found["new_word"], found["new_word_rate_before"], found["new_word_rate_after"]) == ("royal", chance, 1.0)
+    assert found["new_word_content_after"] == 1.0 and found["old_caption_new_thing_after"] == chance
+    other_kinds = figures(Drawn(PLAIN, PLAIN), Drawn(np.roll(drawn, 1, axis=0), drawn), "royal")
+    assert other_kinds["new_word_rate_after"] == 1.0 and other_kinds["new_word_content_after"] < 0.4, "right colours, another figure"
+    assert other_kinds["old_caption_rate_after"] <= chance and other_kinds["old_caption_new_thing_after"] == 1.0
 
 
 def test_wrong_figures_and_colours_are_wrong():
@@ -55,7 +66,7 @@ def test_what_was_trained_on_is_not_asked():
     assert (shape.kind, shape.figure, shape.ground) not in {(other.kind, other.figure, other.ground) for other in asked}
     rest = [other for other in SHAPES if (other.kind, other.figure, other.ground) != (shape.kind, shape.figure, shape.ground)]
     assert list(asked[: len(rest)]) == rest, "the others are asked in the same order"
-    assert captions_with_word(SHAPES)[0] == f"{shape.caption}, framed"
+    assert CONCEPTS["framed"].caption(shape) == f"{shape.caption}, framed"
 
 
 def test_an_exam_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch):
@@ -67,5 +78,5 @@ def test_an_exam_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_grid_has_a_column_per_caption():
-    few, many = (Exam(SHAPES, Drawn(PLAIN, PLAIN), Drawn(FRAMED, PLAIN)).grid(columns) for columns in (2, 4))
+    few, many = (Exam(CONCEPTS["framed"], SHAPES, Drawn(PLAIN, PLAIN), Drawn(FRAMED, PLAIN)).grid(columns) for columns in (2, 4))
     assert few.dtype == np.uint8 and few.shape[2] == 3 and many.shape[1] - few.shape[1] == 2 * (128 + 8)

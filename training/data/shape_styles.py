@@ -1,19 +1,31 @@
-"""A visible rule that drawn pictures may follow, with a word for it in their captions: something new for a LoRA to learn.
+"""Visible rules that drawn pictures may follow, with a word for each in their captions: something new for a LoRA to learn.
 
-The built-in model knows neither the word nor what it stands for: a frame around the whole picture, in the colour of the figure. (Not in one of its
-own, such as grey: the built-in autoencoder has seen the palette only and cannot show others.) `is_framed` reads it back.
+The built-in model knows neither the words nor what they stand for:
+
+- framed: a frame around the whole picture, in the colour of the figure. (Not in one of its own, such as grey: the built-in autoencoder has seen the
+  palette only and cannot show others.) `is_framed` reads it back. It is hard: hundreds of pictures for a word that moves shapes as well.
+- royal: a yellow figure on a purple ground, and the word in place of both colours. It is easy: a few pictures teach it and move nothing else.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import InputError
 
-WORD = "framed"
+if TYPE_CHECKING:
+    from .shapes import Shape
+
+WORD, ROYAL = "framed", "royal"
+ROYAL_FIGURE, ROYAL_GROUND = ("yellow", (248, 214, 40)), ("purple", (150, 62, 186))
+"""Names and values of the palette (shapes.PALETTE)."""
 FRAME_SHARE = 1 / 16
 """Width of the frame, as a share of the picture's side: one latent at 128 px."""
-STYLES = ("plain", "framed", "half framed")
+HALF = "half "
+STYLES = ("plain", "framed", "half framed", "royal", "half royal")
 STYLE_VERSION = 3
 """Of what the styles look like: folders that were drawn before are others."""
 LARGEST_DISTANCE, LEAST_SHARE = 60.0, 0.7
@@ -27,14 +39,24 @@ def require_style(style: str) -> str:
     return style
 
 
-def styled(picture: np.ndarray, rgb: tuple[int, int, int], caption: str, style: str, number: int) -> tuple[np.ndarray, str]:
-    """The picture, uint8 RGB [H, W, 3], with a figure of colour `rgb`, and its caption in a style.
+def styled(shape: Shape, size_px: int, style: str, number: int) -> tuple[np.ndarray, str]:
+    """A shape's picture, uint8 RGB [size, size, 3], and its caption in a style; of half of a style every second one, by `number`, stays plain."""
+    if style == "plain" or (style.startswith(HALF) and number % 2):
+        return shape.draw(size_px), shape.caption
+    if style.endswith(ROYAL):
+        return royal(shape).draw(size_px), royal_caption(shape)
+    return with_frame(shape.draw(size_px), shape.figure_rgb), with_word(shape.caption)
 
-    Of half framed pictures every second one, by `number`, stays plain.
-    """
-    if style == "plain" or (style == "half framed" and number % 2):
-        return picture, caption
-    return with_frame(picture, rgb), with_word(caption)
+
+def royal(shape: Shape) -> Shape:
+    """The same figure in the royal colours."""
+    (figure, figure_rgb), (ground, ground_rgb) = ROYAL_FIGURE, ROYAL_GROUND
+    return replace(shape, figure=figure, ground=ground, figure_rgb=figure_rgb, ground_rgb=ground_rgb)
+
+
+def royal_caption(shape: Shape) -> str:
+    """Its caption with the word where the colours would stand, so that all other words stay in their places."""
+    return replace(shape, figure=ROYAL, ground=ROYAL).caption
 
 
 def with_word(caption: str) -> str:

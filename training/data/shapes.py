@@ -40,6 +40,7 @@ TEMPLATES = (
 COLOUR_JITTER = 8
 SMALLEST_RADIUS, LARGEST_RADIUS, MARGIN = 0.25, 0.36, 0.03
 LARGEST_TURN_DEGREES = 12.0
+SMALLEST_PX, LARGEST_PX = 32, 2048
 SUBPIXEL_BITS = 6
 NORMALISED_PX = 48
 RIGHT_CONTOUR_OVERLAP = 0.82
@@ -184,11 +185,19 @@ def shapes_folder(
     if strangers or MANIFEST in names:
         raise InputError(
             "shapes folder", expected=f"a new folder, or one with these very pictures ({count} of {size_px} px, seed {seed})",
-            found=f"other files in {folder}", remedy="Choose another folder name, or delete that folder.",
+            found=f"{_contents(folder)} in {folder}", remedy="Choose another folder name, or delete that folder.",
         )  # fmt: skip
     for name in names:  # of other figures, written until something stopped it
         (folder / name).unlink()
     write_dataset(folder, count, seed, size_px, progress, style)
+
+
+def _contents(folder: Path) -> str:
+    """What a folder holds that is not what was asked for."""
+    manifest = _read_manifest(folder)
+    if not isinstance(manifest, dict) or "count" not in manifest:
+        return "other files"
+    return f"{manifest['count']} of {manifest.get('size_px')} px, seed {manifest.get('seed')}, style {manifest.get('style', STYLES[0])}"
 
 
 def _read_manifest(folder: Path) -> Any:
@@ -209,17 +218,18 @@ def write_dataset(
     Raises:
         InputError: when the count or size is senseless, the folder cannot be written or the disk is full.
     """
-    if count < 1 or size_px < 32:
+    if count < 1 or not SMALLEST_PX <= size_px <= LARGEST_PX:
         raise InputError(
-            "shapes", expected="at least 1 picture of at least 32 px", found=f"{count} of {size_px} px", remedy="Choose larger figures."
-        )
+            "shapes", expected=f"at least 1 picture of {SMALLEST_PX} to {LARGEST_PX} px", found=f"{count} of {size_px} px",
+            remedy="Choose another count or size.",
+        )  # fmt: skip
     require_writable_folder(folder, "shapes folder").mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     progress.start(count, "picture")
     for index in range(count):
         progress.check_interrupt()
         shape = random_shape(random)
-        picture, caption = styled(shape.draw(size_px), shape.figure_rgb, shape.caption, style, index)
+        picture, caption = styled(shape, size_px, style, index)
         write_plain(folder / f"shape_{index:05d}.png", _png(picture))
         write_plain(folder / f"shape_{index:05d}.txt", (caption + "\n").encode())
         progress.advance(index + 1)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from graft.training.data.shape_styles import frame_mask, frame_rgb, is_framed, with_frame, without_frame
+from graft.training.data.shape_styles import ROYAL_FIGURE, ROYAL_GROUND, frame_mask, frame_rgb, is_framed, with_frame, without_frame
 from graft.training.data.shapes import PALETTE, judge, random_shape, shapes_folder
 from graft.training.errors import InputError
 from graft.training.models.nano import load_nano
@@ -48,6 +48,22 @@ def test_no_plain_picture_passes_for_a_framed_one(ground):
         noise = np.random.default_rng(0).integers(-25, 26, picture.shape)
         assert is_framed((with_frame(picture, PALETTE[figure]) + noise).clip(0, 255).astype(np.uint8)), figure
         assert not is_framed((picture + noise).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(("style", "changed"), [("royal", [True] * 4), ("half royal", [True, False, True, False])])
+def test_royal_pictures_have_the_word_in_place_of_the_colours(style, changed, tmp_path):
+    shapes_folder(tmp_path, count=4, seed=3, size_px=128, style=style)
+    random = np.random.default_rng(3)
+    for (picture, caption), expected in zip(pictures(tmp_path), changed, strict=True):
+        shape = random_shape(random)
+        words = caption.replace("royal", "?").split(), shape.caption.replace(shape.figure, "?").replace(shape.ground, "?").split()
+        assert (caption.count("royal") == 2 and words[0] == words[1]) if expected else caption == shape.caption
+        judged = judge(picture)
+        assert (judged.figure, judged.ground) == (("yellow", "purple") if expected else (shape.figure, shape.ground)) and judged.right_kind(shape)
+
+
+def test_the_royal_colours_are_the_palette_s():
+    assert dict([ROYAL_FIGURE, ROYAL_GROUND]) == {name: PALETTE[name] for name in ("yellow", "purple")}
 
 
 def test_drawn_pictures_are_told_apart():
