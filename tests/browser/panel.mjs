@@ -1,6 +1,6 @@
 /**
  * A person at the real frontend: opens a workflow, presses Run, sees the curve grow, loads the page again in the middle, asks for pictures and a
- * checkpoint, stops, sees the graph go on, and runs again to the end.
+ * checkpoint, stops, sees the graph go on, and runs again for some more steps to their end.
  *
  * node panel.mjs URL WORKFLOW.json FOLDER_FOR_PICTURES NAME SETTINGS_JSON
  */
@@ -16,6 +16,8 @@ const workflow = JSON.parse(await readFile(workflowPath, "utf8"));
 const steps = workflow.nodes.find((node) => node.type === NODE).widgets_values[0];
 const browser = await startBrowser();
 const began = Date.now();
+/** How many more it trains after it was stopped. */
+const MORE_STEPS = 6;
 
 async function picture(page, what) {
   await page.screenshot({ path: join(folder, `${name}_${what}.png`), ...LONG });
@@ -70,12 +72,17 @@ async function asksAndStops(page) {
   return stoppedAt;
 }
 
-async function goesOnToTheEnd(page, stoppedAt) {
+async function goesOn(page, stoppedAt) {
+  await page.evaluate(({ type, value }) => {
+    const node = window.comfyAPI.app.app.graph._nodes.find((each) => each.type === type);
+    node.widgets.find((widget) => widget.name === "steps").value = value;
+  }, { type: NODE, value: stoppedAt + MORE_STEPS });
   await run(page);
-  await inPhase(page, "running");
-  await atStep(page, stoppedAt);
   await inPhase(page, "finished");
-  require((await shownStep(page)) === steps, "the next Run did not go on to the end");
+  require((await shownStep(page)) === stoppedAt + MORE_STEPS, "the next Run did not go on to the end");
+  const points = await drawnPoints(page);
+  require(points === stoppedAt + MORE_STEPS, `the curve has ${points} points`);
+  require(await panelOf(page).locator(".graft-cell img").first().isVisible(), "the pictures of the first sitting are gone");
   require((await ended(url)).at(-1) === "success", "the run failed");
   await page.mouse.move(5, 5);
   await page.waitForTimeout(500);
@@ -93,7 +100,7 @@ try {
   const points = await startsAndIsLoadedAgain(page);
   await obeysKeys(page);
   const stoppedAt = await asksAndStops(page);
-  await goesOnToTheEnd(page, stoppedAt);
+  await goesOn(page, stoppedAt);
   require(!errors.length, errors.join("\n"));
   process.stdout.write(`${JSON.stringify({ stoppedAt, points, seconds: (Date.now() - began) / 1000 })}\n`);
 } finally {

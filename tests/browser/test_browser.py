@@ -25,7 +25,8 @@ SETTINGS = {
 }
 
 
-STEPS = 24
+STEPS = 2000
+"""More than any machine has done before it is stopped."""
 CHANGES: dict[str, dict[int, Any]] = {
     "GraftDrawShapes": {1: 24},
     "GraftImageFolder": {2: 4},
