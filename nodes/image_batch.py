@@ -14,7 +14,8 @@ from ..training.data.image_batch import ImageBatch, store_image_batch
 from ..training.errors import InputError
 from .data import encoded_folder
 from .host import current_host
-from .types import DATASET, HINT, Inputs, choice, link, said_of, whole
+from .masks import BACKGROUND_TOOLTIP
+from .types import DATASET, HINT, Inputs, choice, link, number, said_of, whole
 
 
 class ImageBatchDataset:
@@ -46,6 +47,8 @@ class ImageBatchDataset:
             "optional": {
                 "hints": link("IMAGE", "One hint for each picture, in the same order and proportions; the values are used as they are."),
                 "recipe": link(HINT, "How hints are made where none are connected; Canny 100/200 if this is not connected either."),
+                "masks": link("MASK", "Where each picture counts: one for each, in the same order and proportions. White counts, in steps of grey."),
+                "background_weight": number(0.0, 0.0, 1.0, 0.05, BACKGROUND_TOOLTIP),
             },
         }
 
@@ -61,13 +64,15 @@ class ImageBatchDataset:
     def execute(
         self, images: Sequence[Tensor], captions: Sequence[Any], resolution_px: Sequence[int], held_out: Sequence[int],
         missing_captions: Sequence[Any], hints: Sequence[Tensor] | None = None, recipe: Sequence[CannyRecipe] | None = None,
+        masks: Sequence[Tensor] | None = None, background_weight: Sequence[float] = (0.0,),
     ) -> tuple[ImageBatch]:  # fmt: skip
         _require_one_source(hints, recipe)
         host = current_host()
         stored = store_image_batch(
             images, texts_of(captions), encoded_folder(host), resolution_px=alone("resolution_px", resolution_px),
             hint=alone("recipe", recipe) if recipe else CannyRecipe(), hints=hints, held_out=alone("held_out", held_out),
-            caption_missing=alone("missing_captions", missing_captions), progress=host.progress(),
+            caption_missing=alone("missing_captions", missing_captions), masks=masks,
+            background=alone("background_weight", background_weight), progress=host.progress(),
         )  # fmt: skip
         return (stored,)
 

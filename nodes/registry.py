@@ -14,6 +14,7 @@ from . import (
     load,
     lora,
     lora_check,
+    masks,
     result,
     settings,
     sources,
@@ -24,7 +25,7 @@ from . import (
 
 _MODULES = (
     load, data, image_batch, sources, framing, hints, build, settings, train, result, export, lora, stored, hold, lora_check, controlnet_lora,
-    sweep,
+    sweep, masks,
 )  # fmt: skip
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {id: node for module in _MODULES for id, node in module.NODES.items()}

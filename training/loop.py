@@ -136,8 +136,13 @@ def batch_losses(
     drawn = draw(settings.objective, settings.seed if seed is None else seed, range(first, first + settings.batch_size), batch.latents.shape[1:])
     draws = drawn.to(learner.device)
     conditions = drop_captions(conditions_of(batch, learner), draws.dropped, batch.empty_text, batch.empty_pooled)
-    rows = (repeated(value, copies) for value in (batch.latents.to(learner.device), conditions, draws))
-    return flow_matching_loss(predict, *rows, learner.compute), drawn.t
+    x_0, told, rows = (repeated(value, copies) for value in (batch.latents.to(learner.device), conditions, draws))
+    return flow_matching_loss(predict, x_0, told, rows, learner.compute, weights=_weights_of(batch, learner, copies)), drawn.t
+
+
+def _weights_of(batch: Batch, learner: Learner, copies: int) -> Tensor | None:
+    """How much each cell counts [copies * B, 1, H/8, W/8]; None where no picture has a mask."""
+    return None if batch.loss_weights is None else repeated(batch.loss_weights.to(learner.device), copies)
 
 
 def apply_step(
@@ -185,13 +190,14 @@ def held_out_losses(learner: Learner, predict: Predict, data: Encoded, progress:
     totals = torch.zeros(copies, len(HELD_OUT_TIMES), device=learner.device)
     for samples in held_out_batches(data, count, settings.batch_size):
         batch = held_out_batch(data, samples)
-        conditions, x_0 = conditions_of(batch, learner), batch.latents.to(learner.device)
+        conditions, x_0, weights = conditions_of(batch, learner), batch.latents.to(learner.device), _weights_of(batch, learner, copies)
         for index, t in enumerate(HELD_OUT_TIMES):
             progress.check_interrupt()
             draws = held_out_draws(settings.objective, samples, t, x_0.shape[1:]).to(learner.device)
-            rows = (repeated(value, copies) for value in (x_0, conditions, draws))
+            latents, told, rows = (repeated(value, copies) for value in (x_0, conditions, draws))
             with torch.no_grad():
-                totals[:, index] += flow_matching_loss(predict, *rows, learner.compute).view(copies, -1).sum(dim=1)
+                losses = flow_matching_loss(predict, latents, told, rows, learner.compute, weights=weights)
+            totals[:, index] += losses.view(copies, -1).sum(dim=1)
     each = [tuple(total / count for total in by_time) for by_time in totals.tolist()] if count else []
     return [HeldOutRecord(step=learner.step, held_out=sum(by_time) / len(by_time), by_time=by_time, samples=count) for by_time in each]
 

@@ -49,12 +49,19 @@ class Draws:
         return Draws(self.noise.to(device), self.t.to(device), self.guidance.to(device), self.dropped.to(device), self.seeds)
 
 
-def flow_matching_loss(predict: Predict, x_0: Tensor, conditions: Conditions, draws: Draws, compute: torch.dtype) -> Tensor:
-    """The mean squared error per sample [B], fp32, of the predicted velocity; x_0 [B, C, H, W] fp32; the network sees `compute`."""
+def flow_matching_loss(
+    predict: Predict, x_0: Tensor, conditions: Conditions, draws: Draws, compute: torch.dtype, weights: Tensor | None = None
+) -> Tensor:
+    """The mean squared error per sample [B], fp32, of the predicted velocity; x_0 [B, C, H, W] fp32; the network sees `compute`.
+
+    `weights` [B, 1, H, W] say how much each cell counts (None: all alike). The mean stays that over all cells, so that a cell counts the same
+    whatever else of its picture is masked.
+    """
     n, t = draws.noise, draws.t[:, None, None, None]
     x_t = (1 - t) * x_0 + t * n
     velocity = predict(x_t.to(compute), draws.t, replace(conditions, seeds=draws.seeds), draws.guidance)
-    return (velocity.float() - (n - x_0)).square().mean(dim=(1, 2, 3))
+    error = (velocity.float() - (n - x_0)).square()
+    return (error if weights is None else error * weights).mean(dim=(1, 2, 3))
 
 
 def draw(settings: ObjectiveSettings, seed: int, positions: Sequence[int], shape: Sequence[int]) -> Draws:

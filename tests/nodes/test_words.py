@@ -13,7 +13,7 @@ from graft.nodes.registry import NODE_CLASS_MAPPINGS
 from graft.nodes.words import CHINESE, ENGLISH, LANGUAGES, ROOT, english_words, with_tables
 
 HINT = "run `python -m graft.nodes.words`, and add what is new to locales/zh"
-CORE_TYPES = {"MODEL", "CLIP", "VAE", "IMAGE", "LATENT", "CONDITIONING", "CONTROL_NET", "LORA_MODEL", "LOSS_MAP"}
+CORE_TYPES = {"MODEL", "CLIP", "VAE", "IMAGE", "MASK", "LATENT", "CONDITIONING", "CONTROL_NET", "LORA_MODEL", "LOSS_MAP"}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN"}
 SECTIONS = {"en": ("When to use it", "Example", "What goes wrong"), "zh": ("何时使用", "示例", "常见问题")}
 CHINESE_CHARACTER = re.compile(r"[\u4e00-\u9fff]")

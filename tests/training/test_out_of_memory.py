@@ -46,9 +46,9 @@ def full_at(monkeypatch):
 
         real, finished = loop.flow_matching_loss, SimpleNamespace(steps=0)
 
-        def loss(predict, x_0, *rest):
+        def loss(predict, x_0, *rest, **more):
             finished.steps += 1
-            return real(predict, x_0, *rest) if finished.steps <= step else Full()(x_0)
+            return real(predict, x_0, *rest, **more) if finished.steps <= step else Full()(x_0)
 
         monkeypatch.setattr(loop, "flow_matching_loss", loss)
         return held

@@ -42,6 +42,8 @@ class Batch:
     """[V]: the empty caption."""
     indices: tuple[tuple[int, int], ...]
     """(sample, epoch) of each row."""
+    loss_weights: Tensor | None = None
+    """How much each cell counts in the loss, fp32 [B, 1, H/8, W/8]; None: all alike."""
 
 
 def batch_indices(seed: int, step: int, batch_size: int, size: int) -> list[tuple[int, int]]:
@@ -149,7 +151,7 @@ def _load(encoded: Encoded, samples: Sequence[EncodedSample], indices: Sequence[
     text, pooled = encoded.text(samples)
     empty_text, empty_pooled = encoded.empty_text()
     hint = encoded.hints(samples, seed, [epoch for _, epoch in indices])
-    return Batch(encoded.latents(samples), text, pooled, hint, empty_text, empty_pooled, tuple(indices))
+    return Batch(encoded.latents(samples), text, pooled, hint, empty_text, empty_pooled, tuple(indices), encoded.loss_weights(samples))
 
 
 def _order_of(encoded: Encoded, seed: int, batch_size: int) -> BucketOrder | None:

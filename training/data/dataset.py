@@ -16,6 +16,7 @@ from .hints import DrawnHint, recipe_fields, recipe_of
 from .known import KnownFiles
 
 if TYPE_CHECKING:
+    from .mask import Mask
     from .sources.place import Place
 
 RESOLUTION_STEP_PX = 16
@@ -49,6 +50,10 @@ class Sample:
     """Where the picture lies: `place.picture(digest)` gives it upright in its own size."""
     hint_place: Place | None = field(default=None, compare=False, repr=False)
     """The same for its given hint, by `hint_digest`."""
+    mask_digest: str = ""
+    """Stands for its mask and for what counts outside of it; empty where all of the picture counts alike."""
+    mask: Mask | None = field(default=None, compare=False, repr=False)
+    """Its mask."""
 
 
 @dataclass(frozen=True)

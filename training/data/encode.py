@@ -153,6 +153,7 @@ class _Work:
         captions = sorted({text for sample in samples for text in texts_of(sample)})
         with torch.no_grad():
             parts = {"pictures": rows, "latents": latents.latents(), **self._hint_parts(pictures, latents)}
+            parts |= pictures.mask_parts()
             parts |= _text_parts(captions, TextParts(self.encode_text, self.text_identity, self.shelf))
         self._save(key, pictures, captions, parts, [*problems, *pictures.skipped(rows)])
         encoded = load_index(self.shelf.folder, key)

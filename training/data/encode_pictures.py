@@ -19,6 +19,7 @@ from .canny import CannyRecipe, canny_edges
 from .dataset import Dataset, GivenHints, Problem, Sample, list_problems
 from .hints import HINT_PARTS_VERSION, hint_key
 from .keys import KeyPart
+from .mask import require_usable_masks, whole_picture
 from .picture_header import UnreadablePictureError, VanishedPictureError
 from .shards import Report, Rows, Shard, ShardPlan, batches_of, rows_for
 from .shelf import Shelf
@@ -107,6 +108,36 @@ class PictureParts:
             return {"hint pictures": torch.from_numpy(np.stack(hints))}, {}
 
         return self._rows("hint-pictures", self.hint_contents, make, "hint picture")
+
+    def mask_parts(self) -> dict[str, Rows]:
+        """How much each cell of the latents counts, fp32 rows [H/8, W/8]; nothing where no picture has a mask.
+
+        Raises:
+            InputError: masks cannot be read any more, or leave nothing of their picture; all are listed.
+        """
+        if not any(sample.mask_digest for sample in self.samples):
+            return {}
+        unusable: list[Problem] = []
+
+        def make(plan: ShardPlan, report: Report) -> Shard | None:
+            with workers("mask") as run:
+                found = list(_reported(run(self._try_weights, plan.rows), report))
+            unusable.extend(entry for entry in found if isinstance(entry, Problem))
+            weights = [entry for entry in found if isinstance(entry, np.ndarray)]
+            return ({"loss weights": torch.from_numpy(np.stack(weights))}, {}) if len(weights) == len(found) else None
+
+        rows = self._rows("loss-weights", self.mask_contents, make, "mask")
+        require_usable_masks(unusable)
+        return {"loss weights": rows}
+
+    @property
+    def mask_contents(self) -> list[KeyPart]:
+        """What the rows of masks are known by: cut as their pictures are, of which only the size matters where there is no mask."""
+        owners = [sample for sample in self.samples for _ in range(self.views)]
+        return [
+            [sample.mask_digest, content] if sample.mask_digest else list(self.size_of(row))
+            for row, (sample, content) in enumerate(zip(owners, self.contents, strict=True))
+        ]
 
     @property
     def views(self) -> int:
@@ -197,6 +228,17 @@ class PictureParts:
         except UnreadablePictureError as error:
             return Problem(sample.name, str(error))
         return framing.cut(whole, sample.size_px, self.dataset.resolution_px, view)
+
+    def _try_weights(self, row: int) -> np.ndarray | Problem:
+        sample, framing = self.samples[row // self.views], self.dataset.framing
+        if sample.mask is None:
+            width, height = self.size_of(row)
+            return whole_picture(width, height)
+        try:
+            view = framing.view(row % self.views, sample.digest)
+            return sample.mask.weights(lambda mask: framing.cut(mask, sample.size_px, self.dataset.resolution_px, view))
+        except UnreadablePictureError as error:
+            return Problem(f"the mask of {sample.name}", str(error))
 
     def _given_hint(self, row: int) -> np.ndarray:
         sample, framing = self.samples[row // self.views], self.dataset.framing

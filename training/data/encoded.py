@@ -96,6 +96,12 @@ class Encoded:
         """[B, C, H/8, W/8] fp32 in the space that is trained in, which is (z - shift) * scale."""
         return self.parts["latents"].stack("latents", [sample.row for sample in samples])
 
+    def loss_weights(self, samples: Sequence[EncodedSample]) -> Tensor | None:
+        """How much each cell counts, fp32 [B, 1, H/8, W/8] in 0..1; None where no picture has a mask."""
+        if "loss weights" not in self.parts:
+            return None
+        return self.parts["loss weights"].stack("loss weights", [sample.row for sample in samples]).unsqueeze(1)
+
     def text(self, samples: Sequence[EncodedSample]) -> tuple[Tensor, Tensor]:
         """Caption embeddings in the encoder's dtype: tokens [B, L, W] and pooled [B, V]."""
         rows = [sample.text_row for sample in samples]

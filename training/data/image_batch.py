@@ -21,9 +21,10 @@ from ..progress import NO_PROGRESS, Progress
 from .captions import captions_of
 from .dataset import GivenHints, HintRecipe, Problem, Sample, hint_fields, list_problems, require_held_out, require_resolution, split_held_out
 from .framing import PLAIN, Framing
-from .image_check import require_images, require_matching_hints, what_is_wrong
+from .image_check import require_images, require_matching_hints, require_matching_masks, what_is_wrong
 from .keys import content_key
 from .known import KnownFiles
+from .mask import Mask, require_background
 from .picture import fit_square
 from .picture_header import UnreadablePictureError, VanishedPictureError
 from .shards import Report, Rows, Shard, ShardPlan, rows_for
@@ -31,6 +32,9 @@ from .shelf import Shelf
 
 Images: TypeAlias = "Sequence[Tensor]"
 """Batches [B, H, W, 3] in 0..1, one after the other; each may have a size of its own."""
+
+Masks: TypeAlias = "Sequence[Tensor]"
+"""Batches [B, H, W] in 0..1, one after the other."""
 
 # Part of every key: raise it when the same pictures and captions would make another data set.
 _BATCH_VERSION = 1
@@ -119,7 +123,10 @@ class ImageBatch:
 
     def key(self, samples: Sequence[Sample] | None = None) -> str:
         """A hash of everything that training sees: pictures, captions and given hints, their order, resolution, hint recipe and split."""
-        contents = [[sample.digest, sample.caption, sample.hint_digest] for sample in (samples or self.samples)]
+        contents = [
+            [sample.digest, sample.caption, sample.hint_digest, *([sample.mask_digest] if sample.mask_digest else [])]
+            for sample in (samples or self.samples)
+        ]
         recipe = sorted(hint_fields(self.hint).items())
         fields = [[name, value] for name, value in recipe]
         return content_key("image batch", _BATCH_VERSION, contents, self.resolution_px, fields, self.held_out, *self.framing.key())
@@ -141,6 +148,8 @@ def store_image_batch(
     resolution_px: int,
     hint: HintRecipe,
     hints: Images | None = None,
+    masks: Masks | None = None,
+    background: float = 0.0,
     held_out: int = 0,
     caption_missing: Literal["stop", "empty"] = "stop",
     progress: Progress = NO_PROGRESS,
@@ -153,6 +162,8 @@ def store_image_batch(
         folder: where shards lie; data sets may share it.
         resolution_px: side of the square to which pictures and hints are scaled and cropped at their centre; a multiple of 16.
         hint: how hints are made from the pictures; not used where `hints` are given.
+        masks: [B, H, W] in 0..1, as many as pictures and of the same proportions: where each counts.
+        background: how much counts what is black in its mask.
         hints: as many as pictures, each showing the whole of its picture: of the same proportions, in any size.
         held_out: how many pictures are kept for validation.
         caption_missing: what to do about empty captions.
@@ -167,6 +178,9 @@ def store_image_batch(
     count = require_images("images", images)
     if hints is not None:
         require_matching_hints(images, hints)
+    if masks is not None:
+        require_background(background)
+        require_matching_masks(images, masks)
     texts = captions_of(captions, count, caption_missing)
     shelf = Shelf(require_writable_folder(folder, "folder for encoded data"), progress)
     digests = _digests("images", "picture", images, progress)
@@ -174,14 +188,24 @@ def store_image_batch(
     split_held_out(digests, held_out)
     pictures = _shelved(shelf, "pictures", "pictures", images, digests, resolution_px, "picture")
     given = None if hints is None else _shelved(shelf, "hint-pictures", "hint pictures", hints, hint_digests, resolution_px, "hint")
+    own_masks = [None] * count if masks is None else _stored_masks(shelf, masks, resolution_px, background)
     samples = tuple(
         Sample(
             f"picture {number + 1}", texts[number], digests[number], hint_digests[number], size_px=(resolution_px, resolution_px),
             place=StoredPlace(pictures, "pictures", number), hint_place=None if given is None else StoredPlace(given, "hint pictures", number),
+            mask_digest=mask.key() if (mask := own_masks[number]) else "", mask=mask,
         )
         for number in range(count)
     )  # fmt: skip
     return ImageBatch(resolution_px, hint if hints is None else GivenHints(), held_out, samples, pictures, given)
+
+
+def _stored_masks(shelf: Shelf, masks: Masks, resolution_px: int, background: float) -> list[Mask]:
+    """The masks as pictures on disk, cut like the pictures."""
+    pictures = [mask.unsqueeze(-1).expand(-1, -1, -1, 3) for mask in masks]
+    digests = _digests("masks", "mask", pictures, shelf.progress)
+    rows = _shelved(shelf, "mask-pictures", "mask pictures", pictures, digests, resolution_px, "mask")
+    return [Mask(StoredPlace(rows, "mask pictures", row), digest, False, background) for row, digest in enumerate(digests)]
 
 
 def eight_bits(image: Tensor) -> np.ndarray:

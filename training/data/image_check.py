@@ -49,6 +49,26 @@ def require_matching_hints(images: Sequence[Tensor], hints: Sequence[Tensor]) ->
             )  # fmt: skip
 
 
+def require_matching_masks(images: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+    """Raises:
+    InputError: no masks, not as many as pictures, or masks of other proportions than their pictures.
+    """
+    for batch in masks:
+        if not isinstance(batch, Tensor) or batch.ndim != 3 or not batch.is_floating_point():
+            found = f"a tensor {list(batch.shape)}" if isinstance(batch, Tensor) else f"a {type(batch).__name__}"
+            remedy = "Connect a MASK output; Convert Image to Mask makes one of a picture."
+            raise InputError("masks", expected="masks [B, H, W] with values from 0 to 1", found=found, remedy=remedy)
+    pictures, given = require_images("images", images), sum(len(batch) for batch in masks)
+    if pictures != given:
+        raise InputError("masks", expected=f"as many as pictures, {pictures}", found=given, remedy="Make one mask of each, in the same order.")
+    for number, (size, mask_size) in enumerate(zip(_sizes(images), _sizes(masks), strict=True), start=1):
+        if not same_proportions(size, mask_size):
+            raise InputError(
+                f"mask {number}", expected=f"the proportions of its picture, {size[1]} x {size[0]} px",
+                found=f"{mask_size[1]} x {mask_size[0]} px", remedy="Scale or crop picture and mask together.",
+            )  # fmt: skip
+
+
 def what_is_wrong(image: Tensor) -> str:
     """Of one picture's values, in words that fit behind its name; empty if nothing is."""
     low, high = (float(value) for value in torch.aminmax(image.detach().float()))

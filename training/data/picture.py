@@ -56,6 +56,27 @@ def decode_picture(data: bytes) -> np.ndarray:
         UnreadablePictureError: no whole picture (see `read_picture_header`), or its data cannot be decoded.
     """
     header = read_picture_header(data)
+    stored = _stored(data, header)
+    alpha = _alpha(stored, header)
+    rgb = _rgb(_eight_bits(stored))
+    return _upright(rgb if alpha is None else _on_white(rgb, _eight_bits(alpha), header.is_premultiplied), header.orientation)
+
+
+def decode_alpha(data: bytes) -> np.ndarray:
+    """How opaque a picture is, uint8 [H, W], turned upright as `decode_picture` does; 255 all over where its file has no transparency.
+
+    Raises:
+        UnreadablePictureError: as `decode_picture`.
+    """
+    header = read_picture_header(data)
+    stored = _stored(data, header)
+    alpha = _alpha(stored, header)
+    opaque = np.full(stored.shape[:2], 255, np.uint8) if alpha is None else _eight_bits(alpha)
+    return _upright(opaque, header.orientation)
+
+
+def _stored(data: bytes, header: PictureHeader) -> np.ndarray:
+    """A picture as it lies in its file: uint8 or uint16, of any number of channels, not yet turned."""
     # JPEG has no transparency and OpenCV turns CMYK into colours only when asked for them; all else is taken as it is stored.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION if header.format == "JPEG" else cv2.IMREAD_UNCHANGED
     try:
@@ -64,9 +85,7 @@ def decode_picture(data: bytes) -> np.ndarray:
         raise UnreadablePictureError("is damaged: its data cannot be decoded") from error
     if stored is None or stored.dtype not in (np.uint8, np.uint16):
         raise UnreadablePictureError("is damaged: its data cannot be decoded")
-    alpha = _alpha(stored, header)
-    rgb = _rgb(_eight_bits(stored))
-    return _upright(rgb if alpha is None else _on_white(rgb, _eight_bits(alpha), header.is_premultiplied), header.orientation)
+    return stored
 
 
 def fit_square(picture: np.ndarray, resolution_px: int) -> np.ndarray:
@@ -132,7 +151,7 @@ def _on_white(rgb: np.ndarray, alpha: np.ndarray, is_premultiplied: bool) -> np.
 def _upright(picture: np.ndarray, orientation: int) -> np.ndarray:
     """Applies an Exif orientation: 2 to 4 mirror or turn by 180 degrees, 5 to 8 also exchange the sides."""
     if orientation >= 5:
-        picture = picture.transpose(1, 0, 2)
+        picture = picture.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         picture = picture[:, ::-1]
     if orientation in (3, 4, 7, 8):

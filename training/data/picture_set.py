@@ -122,7 +122,9 @@ class PictureSet:
 
 def content_of(sample: Sample) -> list[KeyPart]:
     """What training sees of a sample, for keys."""
-    return [sample.digest, sample.hint_digest, sample.caption, list(sample.captions), sample.repeats, sample.weight, sample.is_held_out]
+    mask = [sample.mask_digest] if sample.mask_digest else []
+    texts, times = [sample.caption, list(sample.captions)], [sample.repeats, sample.weight]
+    return [sample.digest, sample.hint_digest, *texts, *times, sample.is_held_out, *mask]
 
 
 def recipe_key(recipe: HintRecipe) -> list[KeyPart]:

@@ -29,7 +29,8 @@ def encoded(make_folder: Callable[..., Path], encoders: Any, tmp_path: Path, sma
 
 def same(first: Batch, second: Batch) -> bool:
     fields = [field.name for field in dataclasses.fields(Batch) if field.name != "indices"]
-    return first.indices == second.indices and all(torch.equal(getattr(first, name), getattr(second, name)) for name in fields)
+    pairs = [(getattr(first, name), getattr(second, name)) for name in fields]
+    return first.indices == second.indices and all(one is other or torch.equal(one, other) for one, other in pairs)
 
 
 @pytest.mark.parametrize("size, batch_size", [(10, 4), (10, 10), (7, 16), (1, 3), (64, 1)])

@@ -19,6 +19,8 @@ CAPTION_ENDINGS = (".txt", ".caption")
 """Of files with captions; the first that is there is taken."""
 UNREAD_ENDINGS = (".gif", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".psd", ".tga", ".exr", ".hdr", ".svg", ".ico", ".dng", ".cr2", ".nef")
 """Pictures to their owners, but not to us: named rather than passed over."""
+MASK_ENDING = "-masklabel"
+"""Ends the name, before its `.png`, of the mask of the picture with the same name: OneTrainer's custom. Such a file is no picture of its own."""
 REPEATS_LIMIT = 10_000
 _KOHYA_FOLDER = re.compile(r"(\d+)_(.*)", re.DOTALL)
 
@@ -55,6 +57,8 @@ class FolderTree:
         captions = caption_files(listing, self.caption_endings)
         for name in listing.names:
             stem, ending = os.path.splitext(name)
+            if stem.endswith(MASK_ENDING):
+                continue  # masked.py looks for it
             if ending.lower() in PICTURE_ENDINGS:
                 caption = captions.get(stem)
                 text = FilePlace(listing.path(caption)) if caption else ""

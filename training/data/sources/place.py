@@ -56,13 +56,21 @@ class BytesPlace:
 
     def picture(self, digest: str) -> np.ndarray:
         """As `Place.picture`."""
+        return decode_picture(self.whole(digest))
+
+    def whole(self, digest: str) -> bytes:
+        """The bytes that are known by this SHA-256.
+
+        Raises:
+            VanishedPictureError: they cannot be read, or are others by now.
+        """
         try:
             data = self.read()
         except UnreadablePictureError as error:
             raise VanishedPictureError(str(error)) from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise VanishedPictureError("was changed while it was in use")
-        return decode_picture(data)
+        return data
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Scanner:
             stamp = place.stamp()
         except OSError as error:
             raise UnreadablePictureError(f"cannot be opened ({error.strerror})") from error
-        return self.known.or_learn(stamp, lambda: _look_at(place.read()))
+        return self.known.or_learn(stamp, lambda: look_at(place.read()))
 
     def _hint(self, record: Record, size_px: tuple[int, int]) -> str | Problem:
         if record.hint is None:
@@ -107,7 +107,8 @@ class Scanner:
             return Problem(name, str(error))
 
 
-def _look_at(data: bytes) -> Fact:
+def look_at(data: bytes) -> Fact:
+    """Digest, width and height of a picture whose header is in order."""
     header = read_picture_header(data)
     return [hashlib.sha256(data).hexdigest(), *header.upright_px]
 
