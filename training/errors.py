@@ -15,7 +15,12 @@ class InputError(ValueError):
 
     def __init__(self, subject: str, *, expected: str, found: object, remedy: str) -> None:
         self.subject, self.expected, self.found, self.remedy = subject, expected, str(found), remedy
-        super().__init__(f"{subject}: expected {expected}; found {found}. {remedy}")
+        super().__init__(f"{subject}: expected {expected}; found {found}{_stop(self.found)}{remedy}")
+
+
+def _stop(found: str) -> str:
+    """What ends the sentence; a list over several lines ends itself."""
+    return "" if found.endswith("\n") else ". "
 
 
 class StoppedTraining(RuntimeError):  # noqa: N818 (it is no fault of the program)

@@ -133,14 +133,14 @@ def _framed_right(picture: Pictures, shape: Shape) -> bool:
 
 
 def _is_royal(picture: Pictures) -> bool:
-    return judge(picture).right_colours(royal(_ANY_SHAPE))
+    any_shape = random_shape(np.random.default_rng(0))
+    return judge(picture).right_colours(royal(any_shape))
 
 
 def _royal_right(picture: Pictures, shape: Shape) -> bool:
     return is_right(picture, royal(shape))
 
 
-_ANY_SHAPE = random_shape(np.random.default_rng(0))
 CONCEPTS = {
     WORD: Concept(WORD, lambda shape: with_word(shape.caption), is_framed, _framed_right),
     ROYAL: Concept(ROYAL, royal_caption, _is_royal, _royal_right),

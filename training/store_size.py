@@ -115,13 +115,13 @@ def limit_from_environment() -> int | None:
 
 
 def parsed_size(text: str, subject: str) -> int:
-    """Bytes from "500GB", "1.5 TB" or a plain number of bytes.
+    """Bytes from "500GB" or "1.5 TB"; only 0 needs no unit.
 
     Raises:
         InputError: it is no size; it names `subject`.
     """
     found = _SIZE.fullmatch(text.strip().upper())
-    if found is None:
+    if found is None or (not found[2] and float(found[1])):  # "50" would be 50 bytes, and everything would go
         raise InputError(subject, expected="a size such as 500GB, 1.5TB or 800MB", found=text, remedy="Give a number and its unit.")
     return round(float(found[1]) * _UNITS[found[2]])
 

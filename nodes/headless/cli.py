@@ -11,11 +11,15 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...training.errors import InputError, StoppedTraining
 from .cli_data import add_data
 from .interrupt import Interrupted, StopRequest
 from .terminal import Reporter, ReporterHandler
+
+if TYPE_CHECKING:
+    from .execute import NodeResult
 
 STOPPED_TRAINING, BAD_INPUT, SIGNAL_OFFSET, SIGINT_NUMBER = 1, 2, 128, 2
 ERROR_INDENT = "  "
@@ -54,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(
         prog="graft",
-        description="Train ControlNets from a ComfyUI workflow, with or without ComfyUI.",
+        description="Train ControlNets and LoRAs from a ComfyUI workflow, with or without ComfyUI.",
         epilog="First step: `graft run workflows/nano_canny_controlnet.json`, which draws its own training pictures and needs no download.",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
@@ -89,7 +93,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     added.add_argument("workflow", type=Path, help="workflow JSON, in UI or API format")
     added.add_argument(
         "--set", action="append", default=[], metavar="NODE.INPUT=VALUE", dest="settings",
-        help="another value for an input; NODE is an id, or a title that only one node has; may be given several times",
+        help="another value for an input; NODE is an id, or a title that only one node has (a wrong one lists them); a link gives way; may come again",
     )  # fmt: skip
     added.add_argument("--output", type=Path, metavar="DIR", help="where results go (default: out/<workflow name>)")
     added.add_argument(
@@ -108,10 +112,16 @@ def _run(arguments: argparse.Namespace, reporter: Reporter) -> None:
 
     output = require_writable_folder(arguments.output or Path("out", arguments.workflow.stem), "--output")
     before = snapshot(output)
-    with use_host(HeadlessHost(output, reporter)):
-        results = run_workflow(arguments.workflow, arguments.settings, reporter)
-    reporter.clear()
-    print(summary(results, output, before))
+    host = HeadlessHost(output, reporter)
+    host.device()  # a device that is not there is told before anything is drawn or encoded
+    results: list[NodeResult] | None = None
+    try:
+        with use_host(host):
+            results = run_workflow(arguments.workflow, arguments.settings, reporter)
+    finally:
+        reporter.clear()
+        if results is not None or snapshot(output) != before:  # what was made is named too when a later node failed
+            print(summary(results or [], output, before))
 
 
 def _run_on_server(arguments: argparse.Namespace, reporter: Reporter) -> None:
@@ -125,7 +135,7 @@ def _run_on_server(arguments: argparse.Namespace, reporter: Reporter) -> None:
 
 def _add_inspect(commands: argparse._SubParsersAction) -> None:
     added = _add(commands, "inspect", _inspect, "say what a safetensors file is, from its header alone")
-    added.add_argument("file", type=Path)
+    added.add_argument("file", type=Path, metavar="FILE", help="the safetensors file")
     added.add_argument("--values", action="store_true", help="read all numbers too: zeros, subnormals, saturated, not finite")
     added.add_argument("--json", action="store_true", help="print JSON")
 
@@ -141,9 +151,9 @@ def _inspect(arguments: argparse.Namespace, reporter: Reporter) -> None:
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:
     added = _add(commands, "convert", _convert, "rewrite a safetensors file in BF16, tensor by tensor")
-    added.add_argument("source", type=Path, metavar="SRC")
-    added.add_argument("target", type=Path, metavar="DST")
-    added.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
+    added.add_argument("source", type=Path, metavar="SOURCE", help="the file to read; it is left as it is")
+    added.add_argument("target", type=Path, metavar="TARGET", help="the file to write")
+    added.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
 
 
 def _convert(arguments: argparse.Namespace, reporter: Reporter) -> None:
@@ -163,6 +173,7 @@ def _add_shapes(commands: argparse._SubParsersAction) -> None:
     added.add_argument("--count", type=int, required=True, metavar="N", help="how many pictures")
     added.add_argument("--seed", type=int, required=True, metavar="S", help="the same seed draws the same pictures")
     added.add_argument("--size", type=int, default=128, metavar="PX", help="side of a picture (default: 128)")
+    added.add_argument("--style", default="plain", metavar="NAME", help="plain or framed (default: plain)")
 
 
 def _shapes(arguments: argparse.Namespace, reporter: Reporter) -> None:
@@ -170,7 +181,9 @@ def _shapes(arguments: argparse.Namespace, reporter: Reporter) -> None:
 
     if arguments.seed < 0:
         raise InputError("--seed", expected="0 or more", found=arguments.seed, remedy="Choose another seed.")
-    shapes_folder(arguments.folder, count=arguments.count, seed=arguments.seed, size_px=arguments.size, progress=reporter.progress())
+    shapes_folder(
+        arguments.folder, count=arguments.count, seed=arguments.seed, size_px=arguments.size, progress=reporter.progress(), style=arguments.style
+    )  # fmt: skip
     reporter.clear()
     print(f"{arguments.count} pictures with captions are in {arguments.folder}")
 

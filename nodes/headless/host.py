@@ -78,7 +78,7 @@ class HeadlessHost:
         try:
             return torch.empty(0, device=chosen).device
         except (RuntimeError, AssertionError) as error:  # no such name, no such device here, or a torch that was built without it
-            raise InputError(DEVICE_VARIABLE, expected="a device of this machine (cpu, cuda, cuda:1)", found=chosen, remedy="Unset it.") from error
+            raise InputError(DEVICE_VARIABLE, expected=_devices(), found=chosen, remedy="Unset it.") from error
 
     def free_memory(self) -> None:
         import torch
@@ -156,3 +156,10 @@ def _fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
     from ...training.files.fingerprint import fingerprint
 
     return fingerprint(weights)
+
+
+def _devices() -> str:
+    """The devices that this torch finds here."""
+    import torch
+
+    return " or ".join(["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))])

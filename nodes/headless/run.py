@@ -57,4 +57,5 @@ def _read_json(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"workflow {path}", expected="a file", found=error.strerror, remedy="Check the path.") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"workflow {path}", expected="JSON in UTF-8", found=f"{error}", remedy="Save it again from ComfyUI.") from error
+        found, remedy = f"something else ({error})", "Save it again from ComfyUI."
+        raise InputError(f"workflow {path}", expected="a workflow as JSON in UTF-8", found=found, remedy=remedy) from error

@@ -65,15 +65,19 @@ def _next_steps(made: Sequence[Path]) -> Iterator[str]:
         report = _report(path) if path.suffix == ".safetensors" and not path.with_name(DIFFUSERS_CONFIG).exists() else None
         if report and report.kind in COMFYUI_FOLDERS:
             yield f"Next: copy {path} to ComfyUI/models/{COMFYUI_FOLDERS[report.kind]} to use it there."
-            yield "To train further, raise the steps of a Train Steps node (--set NODE.steps=N): only the rest is trained."
-    yield from (f"Figures are in {path}: {_figures(path)}" for path in made if path.name == "report.json")
+    if any(path.suffix == ".safetensors" for path in made):
+        yield (
+            "To train further, raise the steps of a Train Steps node (--set NODE.steps=N): only the rest is trained, beyond the horizon of its "
+            "settings at their last learning rate."
+        )
+    yield from (f"Figures are in {path}:{_figures(path)}" for path in made if path.name == "report.json")
 
 
 def _figures(path: Path) -> str:
-    """The numbers at the top of a report, in its own words."""
+    """The numbers at the top of a report, in its own words, each on a line."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "not readable"
+        return " not readable"
     numbers = {name: value for name, value in content.items() if isinstance(value, (int, float))} if isinstance(content, dict) else {}
-    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in numbers.items())
+    return "".join(f"\n  {name:<28}{f'{value:.4g}' if isinstance(value, float) else value}" for name, value in numbers.items())
