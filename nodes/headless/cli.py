@@ -93,7 +93,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     added.add_argument("workflow", type=Path, help="workflow JSON, in UI or API format")
     added.add_argument(
         "--set", action="append", default=[], metavar="NODE.INPUT=VALUE", dest="settings",
-        help="another value for an input; NODE is an id, or a title that only one node has (a wrong one lists them); a link gives way; may come again",
+        help="another value for an input; NODE is an id, or a title that only one node has (a wrong one lists them); may be given several times",
     )  # fmt: skip
     added.add_argument("--output", type=Path, metavar="DIR", help="where results go (default: out/<workflow name>)")
     added.add_argument(
