@@ -103,7 +103,7 @@ def test_the_store_keeps_within_its_size(host, monkeypatch):
     monkeypatch.setenv("GRAFT_STORE_LIMIT", "1GB")
     execute(host)
     assert old.is_dir()
-    monkeypatch.setenv("GRAFT_STORE_LIMIT", "1")
+    monkeypatch.setenv("GRAFT_STORE_LIMIT", "0.001KB")
     assert execute(host) == (state, {"loss": []}, 1) and not old.is_dir()
 
 

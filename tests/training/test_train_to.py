@@ -362,6 +362,7 @@ def test_works_under_the_host_s_inference_mode(tiny_train, elsewhere):
     assert_same(inside, tiny_train(2, store=elsewhere))
 
 
+@pytest.mark.slow
 def test_a_training_killed_in_the_middle_of_a_step_goes_on_bit_for_bit(tiny_train, tiny_settings, tiny_data_in, tmp_path):
     """A real SIGKILL (on Windows TerminateProcess) to a process of its own, while it is between two batches of step 4."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -358,6 +358,7 @@ def test_rows_per_shard_bound_the_memory() -> None:
     assert all(rows_for(size) * size <= 64 * 2**20 or rows_for(size) == 1 for size in (1, 1000, 70_000, 5_000_000, 10**8))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_pictures(
     make_folder: MakeFolder, encoders: Any, tmp_path: Path, small_shards: int
 ) -> None:
