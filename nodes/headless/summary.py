@@ -80,4 +80,4 @@ def _figures(path: Path) -> str:
     except (OSError, ValueError):
         return " not readable"
     numbers = {name: value for name, value in content.items() if isinstance(value, (int, float))} if isinstance(content, dict) else {}
-    return "".join(f"\n  {name:<28}{f'{value:.4g}' if isinstance(value, float) else value}" for name, value in numbers.items())
+    return "".join(f"\n  {name:<32}{f'{value:.4g}' if isinstance(value, float) else value}" for name, value in numbers.items())
