@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
 
@@ -33,7 +33,8 @@ from .trainable.base import Base
 from .trainable.lora import LoraRecipe
 from .weights import compute_dtype, move_frozen, own_module
 
-_COMMON = ("objective", "precision", "batch_size", "accumulation", "seed", "checkpointing", "checkpoint_every", "evaluate_every", "evaluate_samples")
+_OWN = ("optimiser", "schedule", "clip_norm", "ema_decay", "keep_checkpoints")
+"""The settings that each LoRA of a sweep may have for itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,8 @@ def _require_sweep(members: Sequence[Member], steps: int) -> None:
     if steps < 1:
         raise InputError("steps", expected="1 or more", found=steps, remedy="Ask for at least one step.")
     first = members[0].settings
-    other = [name for name in _COMMON if any(getattr(member.settings, name) != getattr(first, name) for member in members)]
+    common = [field.name for field in fields(first) if field.name not in _OWN]
+    other = [name for name in common if any(getattr(member.settings, name) != getattr(first, name) for member in members)]
     if other:
         found = f"other values of {', '.join(other)}"
         raise InputError("sweep", expected="members that see the same batches and times", found=found, remedy="Give them one settings.")

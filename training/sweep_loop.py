@@ -116,7 +116,8 @@ def _train_group(base: Flux, group: Sequence[Lane], next_stop: int, batches: Bat
 
 def joint_network(base: Flux, learners: Sequence[Learner]) -> JointLoras:
     """One network for the LoRAs of these learners, over the tensors of a base that stays as it is."""
-    return JointLoras(own_module(base), [(learner.base, learner.trainable) for learner in learners], learners[0].settings.checkpointing)
+    own: Any = own_module(base)
+    return JointLoras(own, [(learner.base, learner.trainable) for learner in learners], learners[0].settings.checkpointing)
 
 
 def joint_step(joint: JointLoras, learners: Sequence[Learner], batches: Batches, progress: Progress = NO_PROGRESS) -> list[Result]:
