@@ -99,16 +99,21 @@ def write_diffusers_folder(exported: ExportedControlNet, folder: Path) -> tuple[
     return export_diffusers_folder(folder, exported.weights, dtype, exported.metadata, exported.axes, exported.notes)
 
 
+def base_family(inputs: Mapping[str, Any]) -> str:
+    """What the base is, of which the result is a derivative: a network trained on FLUX.1-dev may itself be without guidance."""
+    return "flux-1-dev" if inputs["base_sizes"]["guidance"] else "flux-1-schnell"
+
+
 def _metadata(
     state: State, inputs: Mapping[str, Any], layout_metadata: Mapping[str, str], choice: str, licence: str, title: str
 ) -> dict[str, str]:
-    architecture = layout_metadata["modelspec.architecture"]
+    family = base_family(inputs)
     resolution_px = inputs.get("resolution_px")
     fields = build_metadata(
         title=title or f"ControlNet after {state.step} steps",
-        architecture=architecture,
+        architecture=f"{family}/controlnet",
         implementation=layout_metadata["modelspec.implementation"],
-        licence=licence or LICENCES[architecture.split("/")[0]],
+        licence=licence or LICENCES[family],
         base_fingerprint=inputs["base_fingerprint"],
         settings=inputs["settings"],
         steps=state.step,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .export import LICENCES, chosen_weights
+from .export import LICENCES, base_family, chosen_weights
 from .files.held import shapes_of
 from .files.lora_adapters import Adapter, adapters_of_state, require_fits
 from .files.lora_extract import Extracted, extracted_lora
@@ -181,7 +181,7 @@ def lora_metadata(
     used_on: UsedOn | None,
 ) -> dict[str, str]:  # fmt: skip
     """ModelSpec's fields, sd-scripts' `ss_*` fields, which LoRA users' tools show, and ours."""
-    family = "flux-1-dev" if inputs["base_sizes"]["guidance"] else "flux-1-schnell"
+    family = base_family(inputs)
     resolution_px = inputs.get("resolution_px")
     graft = {
         "graft.weights": choice, "graft.run": state.run_key, "graft.data": inputs["data_key"], "graft.format": format,

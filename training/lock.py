@@ -86,6 +86,7 @@ def _lock(handle: int) -> None:
 
         os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
         msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        os.lseek(handle, 0, os.SEEK_SET)  # what is written now belongs to the beginning, not behind a hole of a gigabyte
         return
     import fcntl
 

@@ -16,7 +16,7 @@ from graft.training.data.encode import encode_dataset
 from graft.training.data.encoded import Encoded
 from graft.training.data.image_batch import store_image_batch
 from graft.training.errors import InputError
-from graft.training.export import chosen_weights, exported_control_net, write_control_net, write_diffusers_folder
+from graft.training.export import base_family, chosen_weights, exported_control_net, write_control_net, write_diffusers_folder
 from graft.training.files.fingerprint import fingerprint
 from graft.training.files.header import read_header
 from graft.training.files.tensors import read_tensors
@@ -74,6 +74,11 @@ def test_the_file_holds_what_the_graph_uses_and_says_where_it_comes_from(state: 
 
 def test_without_a_licence_the_bases_family_gives_it(state: State):
     assert "FLUX.1" in exported_control_net(state).metadata["modelspec.license"]
+
+
+def test_the_family_is_the_bases_whatever_the_network_has():
+    assert base_family({"base_sizes": {"guidance": True}}) == "flux-1-dev"
+    assert base_family({"base_sizes": {"guidance": False}}) == "flux-1-schnell"
 
 
 def test_unknown_choices_and_a_missing_average_are_refused(state: State, tiny_base: LoadedBase, tiny_data: Encoded, tmp_path: Path):
