@@ -51,10 +51,20 @@ def test_both_sides_compute_the_same_loss_and_gradients() -> None:
 
 @pytest.mark.parametrize("side", bench.SIDES)
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_step_learns(side: bench.Side, checkpointing: bool) -> None:
+def test_a_step_learns(side: bench.Side, checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed, really = [], torch.optim.AdamW.step
+
+    def watched(optimiser: torch.optim.AdamW, *arguments: object) -> object:
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        before = [parameter.detach().clone() for parameter in parameters]
+        done = really(optimiser, *arguments)
+        changed.append(not all(torch.equal(*pair) for pair in zip(before, parameters, strict=True)))
+        return done
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
     step = bench._MAKERS[side](random_flux(TINY, CPU), TINY, CPU, checkpointing)
     losses = [step() for _ in range(3)]
-    assert all(0.1 < loss < 100 for loss in losses) and len(set(losses)) == 3
+    assert all(0.1 < loss < 100 for loss in losses) and len(set(losses)) == 3 and changed == [True] * 3
 
 
 def test_the_frozen_transformer_is_shared() -> None:
