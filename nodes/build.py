@@ -8,6 +8,7 @@ from ..training.files.held import shapes_of
 from ..training.models.control_residuals import compatibility_notes, require_depths, require_layout
 from ..training.models.flux import FluxConfig
 from ..training.trainable.controlnet import ControlNetRecipe
+from ..training.trainable.controlnet_export import require_mlp_ratio
 from .host import current_host
 from .types import TRAINABLE, Inputs, choice, link, seed_input, whole
 
@@ -42,6 +43,8 @@ class BuildControlNet:
         base = FluxConfig.from_shapes(shapes_of(weights))
         require_depths(require_layout(layout), double_blocks, single_blocks, base.double_depth, base.single_depth)
         notes = compatibility_notes(require_layout(layout), double_blocks, single_blocks, base.double_depth, base.single_depth)
+        if layout == "instantx":
+            require_mlp_ratio(base)
         recipe = ControlNetRecipe(layout=layout, double_depth=double_blocks, single_depth=single_blocks, seed=seed)
         return recipe, "\n".join(notes)
 

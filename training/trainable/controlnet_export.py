@@ -40,7 +40,7 @@ def exported_tensors(
     _require_own_layout(module, layout)
     weights = _cast(module, dtype)
     if module.layout == "instantx":
-        _require_mlp_ratio(module.config)
+        require_mlp_ratio(module.config)
         weights = to_diffusers_names(weights, module.layout)
     return weights, _metadata(module), module.notes
 
@@ -65,7 +65,7 @@ def export_diffusers_folder(
             are not finite.
     """
     module = _module_of(state, axes)
-    _require_mlp_ratio(module.config)
+    require_mlp_ratio(module.config)
     weights = to_diffusers_names(_cast(module, dtype), module.layout)
     folder = require_writable_folder(folder, "diffusers folder")
     require_free_space(folder, sum(tensor.nbytes for tensor in weights.values()), "diffusers folder")
@@ -168,9 +168,10 @@ def _require_own_layout(module: FluxControlNet, layout: str) -> None:
         )  # fmt: skip
 
 
-def _require_mlp_ratio(config: FluxConfig) -> None:
+def require_mlp_ratio(config: FluxConfig) -> None:
+    """Raises InputError if ComfyUI and diffusers could not read a network of this MLP in diffusers' layout."""
     if config.mlp_width != MLP_RATIO * config.hidden_size:
         raise InputError(
             "ControlNet", expected=f"an MLP of {MLP_RATIO} times the hidden width, the only one that diffusers' layout can have",
-            found=f"{config.mlp_width} at a hidden width of {config.hidden_size}", remedy="Export it in the XLabs layout.",
+            found=f"{config.mlp_width} at a hidden width of {config.hidden_size}", remedy="Build it in the XLabs layout, without a diffusers folder.",
         )  # fmt: skip
