@@ -98,6 +98,7 @@ def test_live_tensors_are_counted_while_they_live_and_views_once():
     assert (memory.now_bytes, memory.peak_bytes) == (0, 12000)
 
 
+@pytest.mark.slow
 def test_a_step_takes_about_half_the_memory():
     from graft.training.bench_base8 import SMALL, peak_bytes
 

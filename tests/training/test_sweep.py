@@ -64,6 +64,7 @@ def nothing_trains(monkeypatch):
     monkeypatch.setattr("graft.training.train_to.Learner", made)
 
 
+@pytest.mark.slow
 def test_each_is_trained_as_if_it_were_alone(members, run_sweep, run_single, tiny_base, tmp_path):
     outcomes = run_sweep(members, 4)
     for member, outcome in zip(members, outcomes, strict=True):

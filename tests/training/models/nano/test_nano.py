@@ -106,6 +106,7 @@ def test_another_layout_is_refused_by_name():
         Autoencoder.from_weights({**weights, "vae_scale": torch.ones(()), "vae_shift": torch.ones(())})
 
 
+@pytest.mark.slow
 def test_pictures_keep_their_edges_through_the_autoencoder(nano: Nano):
     """The bar is 0.97; against another picture's edges it is chance."""
     shapes, pictures = held_out(96)
