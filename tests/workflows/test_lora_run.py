@@ -15,6 +15,7 @@ WORKFLOW = Path(__file__).parents[2] / "workflows" / "nano_lora.json"
 SAMPLERS = ("Sample without LoRA", "Sample with LoRA", "Sample an old caption with LoRA")
 SMALL = {
     "GraftDrawShapes.count": 8, "GraftImageFolder.held_out": 2, "GraftSettings.batch_size": 2, "GraftSettings.warmup_steps": 0,
+    "GraftSettings.learning_rate": 0.02,  # three steps at the workflow's own move a picture by less than one of 255 levels
     "GraftSettings.horizon_steps": 3, "GraftSettings.evaluate_every": 0, "GraftTrainSteps.steps": 3, "EmptySD3LatentImage.batch_size": 1,
     **{f"{sampler}.steps": 2 for sampler in SAMPLERS}, "GraftLoRAExam.pictures": 2, "GraftLoRAExam.steps": 2, "GraftLoRAGrid.steps": 2,
     "GraftLoRAGrid.captions": "a red star", "GraftReport.required_new_word_rate": 0, "GraftReport.largest_old_caption_fall": 1,
