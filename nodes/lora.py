@@ -139,13 +139,17 @@ class TrainedLora:
 
     DISPLAY_NAME = "Trained LoRA"
     CATEGORY, FUNCTION = "Graft/result", "execute"
-    RETURN_TYPES, RETURN_NAMES = ("MODEL", "STRING"), ("model", "notes")
-    OUTPUT_TOOLTIPS = ("The transformer with the LoRA, for the ordinary sampler.", "Whether this is the transformer that it was trained on.")
+    RETURN_TYPES, RETURN_NAMES = ("MODEL", "STRING", "LORA_MODEL"), ("model", "notes", "lora")
+    OUTPUT_TOOLTIPS = (
+        "The transformer with the LoRA, for the ordinary sampler.",
+        "Whether this is the transformer that it was trained on.",
+        "The LoRA by itself, for ComfyUI's own Load LoRA Model and Save LoRA Weights, whatever `strength` is. A DoRA: the change of `model`.",
+    )
     DESCRIPTION = (
         "Applies the trained LoRA to a transformer, which may be another than the one that it was trained on if it has the same shape: train on "
         "Flux-dev2pro, apply to FLUX.1-dev. It is made from exactly what Export LoRA writes."
     )
-    SEARCH_ALIASES = ("use lora", "apply lora", "apply trained")
+    SEARCH_ALIASES = ("use lora", "apply lora", "apply trained", "lora model")
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
@@ -158,15 +162,18 @@ class TrainedLora:
             }
         }
 
-    def execute(self, model: Any, state: State, weights: str, strength: float) -> tuple[Any, str]:
+    def execute(self, model: Any, state: State, weights: str, strength: float) -> tuple[Any, str, dict[str, Tensor]]:
         return applied(current_host(), model, state, weights, strength)
 
 
-def applied(host: Host, model: Any, state: State, weights: str, strength: float) -> tuple[Any, str]:
-    """The MODEL with a state's LoRA, and whether it is the transformer that was trained on."""
+def applied(host: Host, model: Any, state: State, weights: str, strength: float) -> tuple[Any, str, dict[str, Tensor]]:
+    """The MODEL with a state's LoRA, whether it is the transformer that was trained on, and the tensors of the LoRA.
+
+    Those are a LORA_MODEL as ComfyUI's own training gives it: the tensors that its LoRA loader reads, by the names of a file.
+    """
     used_on = UsedOn(*host.model_weights(model))
     tensors = tensors_for_use(state, weights, used_on)
-    return host.apply_lora(model, tensors, strength), _where_trained(state, used_on)
+    return host.apply_lora(model, tensors, strength), _where_trained(state, used_on), tensors
 
 
 def _where_trained(state: State, used_on: UsedOn) -> str:

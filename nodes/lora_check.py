@@ -186,7 +186,7 @@ class LoraExam:
         host = current_host()
         shapes = exam_shapes(pictures, seed, {sample.caption for sample in (*data.train, *data.held_out)})
         settings = DrawingSettings(resolution_px=data.resolution_px, steps=steps, guidance=guidance, seed=seed)
-        trained, _ = applied(host, model, state, weights, strength)
+        trained = applied(host, model, state, weights, strength)[0]
         concept, drawn = CONCEPTS[word], []
         for chosen in (model, trained):
             with drawing(host, chosen, clip, vae, settings) as pictures_of:

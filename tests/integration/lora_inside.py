@@ -25,6 +25,10 @@ class Said(logging.Handler):
         super().__init__()
         self.lines: list[str] = []
 
+    @property
+    def complaints(self) -> list[str]:
+        return [line for line in self.lines if "not loaded" in line.lower() or "error" in line.lower()]
+
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
 
@@ -87,6 +91,33 @@ def largest(left: dict[str, Any], right: dict[str, Any]) -> float:
     return max(difference(tensor, right[name]) for name, tensor in left.items())
 
 
+def stock(id: str) -> Any:
+    """A class of comfy_extras/nodes_train.py."""
+    from comfy_extras import nodes_train
+
+    return getattr(nodes_train, id)
+
+
+def as_lora_model(model: Any, lora: Any, patched: dict[str, Any], picture: Any) -> dict[str, Any]:
+    """The output `lora` through the stock Load LoRA Model."""
+    loader = stock("LoraModelLoader")
+    with Said() as said:
+        loaded = (loader.execute(model, lora, 1.0) if hasattr(loader, "execute") else loader().load_lora_model(model, lora, 1.0))[0]
+    return {"said": said.complaints, "weights": largest(weights_of(loaded), patched), "picture": difference(latents(loaded), picture)}
+
+
+def saved(lora: Any, folder: Path) -> float:
+    """The file that the stock Save LoRA Weights makes of it, beside what it was given."""
+    from safetensors.torch import load_file
+
+    saver = stock("SaveLoRA")
+    saver.execute(lora, "stock") if hasattr(saver, "execute") else saver().save(lora, "stock")
+    (file,) = (folder / "output").glob("stock_*.safetensors")
+    written = load_file(file)
+    assert written.keys() == lora.keys()
+    return largest(written, lora)
+
+
 def plain(folder: Path) -> dict[str, Any]:
     """The state in the graph, and each exported file through the stock loader."""
     from graft.nodes.headless.host import HeadlessHost
@@ -95,7 +126,7 @@ def plain(folder: Path) -> dict[str, Any]:
     import nodes
 
     model, state, notes = trained(rank=4, alpha=3.0, layers="all_linears")
-    in_graph, where = node("GraftTrainedLoRA", model=model, state=state)
+    in_graph, where, lora = node("GraftTrainedLoRA", model=model, state=state)
     base, patched, picture = weights_of(model), weights_of(in_graph), latents(in_graph)
     headless = HeadlessHost(folder)
     used_on = UsedOn(*host().model_weights(model))
@@ -103,6 +134,7 @@ def plain(folder: Path) -> dict[str, Any]:
     results: dict[str, Any] = {
         "notes": notes, "where": where, "effect": largest(patched, base), "picture_effect": difference(picture, latents(model)),
         "headless": largest(patched, without_comfyui.weights), "layers_patched": len(in_graph.patches), "model_kept": len(model.patches),
+        "lora_model": as_lora_model(model, lora, patched, picture), "saved": saved(lora, folder),
     }  # fmt: skip
     for format in FORMATS:
         (file,) = node("GraftExportLoRA", state=state, file_name=format, format=format, model=model)
@@ -110,7 +142,7 @@ def plain(folder: Path) -> dict[str, Any]:
         with Said() as said:
             loaded = nodes.LoraLoaderModelOnly().load_lora_model_only(model, f"{format}.safetensors", 1.0)[0]
         results[format] = {
-            "said": [line for line in said.lines if "not loaded" in line.lower() or "error" in line.lower()],
+            "said": said.complaints,
             "weights": largest(weights_of(loaded), patched), "picture": difference(latents(loaded), picture),
         }  # fmt: skip
     trainable, notes = node("GraftLoadLoRA", model=model, lora="diffusers.safetensors")
@@ -122,7 +154,7 @@ def dora(folder: Path) -> dict[str, Any]:
     import nodes
 
     model, state, _ = trained(rank=2, dora=True, layers="attention")
-    in_graph, _ = node("GraftTrainedLoRA", model=model, state=state)
+    in_graph, _, lora = node("GraftTrainedLoRA", model=model, state=state)
     (file,) = node("GraftExportLoRA", state=state, file_name="dora", format="difference", model=model)
     Path(file).replace(lora_folder(folder) / "dora.safetensors")
     with Said() as said:
@@ -131,7 +163,7 @@ def dora(folder: Path) -> dict[str, Any]:
     layer = "double_blocks.0.img_attn.qkv"
     lengths = patched[f"{layer}.weight"].float().norm(dim=1)
     return {
-        "said": [line for line in said.lines if "not loaded" in line.lower()],
+        "said": said.complaints, "lora_model": as_lora_model(model, lora, patched, latents(in_graph)),
         "effect": largest(patched, weights_of(model)), "file": largest(weights_of(loaded), patched),
         "lengths": difference(lengths, weights[f"{layer}.lora_magnitude_vector.weight"]) / float(lengths.max()),
     }  # fmt: skip
@@ -141,7 +173,7 @@ def other_base(folder: Path) -> dict[str, Any]:
     """Trained on one base, applied to another of the same shape."""
     model, state, _ = trained(rank=4, alpha=3.0, layers="all_linears")
     other = host().make_model({name: tensor * 1.25 for name, tensor in nano().transformer.items()})
-    in_graph, where = node("GraftTrainedLoRA", model=other, state=state)
+    in_graph, where, _ = node("GraftTrainedLoRA", model=other, state=state)
     (file,) = node("GraftExportLoRA", state=state, file_name="other", model=other)
     from graft.training.files.header import read_header
 

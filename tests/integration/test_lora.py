@@ -26,6 +26,15 @@ def test_the_stock_loader_makes_of_the_file_what_the_graph_uses(measured: dict[s
         assert found[format]["weights"] == 0 and found[format]["picture"] == 0
 
 
+@pytest.mark.parametrize("kind", ["plain", "dora"])
+def test_the_stock_load_lora_model_gives_what_trained_lora_gives(measured: dict[str, Any], kind: str):
+    assert measured[kind]["lora_model"] == {"said": [], "weights": 0, "picture": 0}
+
+
+def test_the_stock_save_lora_weights_writes_it(measured: dict[str, Any]):
+    assert measured["plain"]["saved"] == 0
+
+
 def test_headless_and_comfyui_give_the_same_weights(measured: dict[str, Any]):
     found = measured["plain"]
     assert found["headless"] == 0 and found["model_kept"] == 0

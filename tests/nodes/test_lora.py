@@ -92,16 +92,17 @@ def test_patterns_of_no_layer_are_refused(model):
 def test_the_graph_applies_what_the_file_holds(model, state, tmp_path):
     (file,) = ExportLora().execute(state, "mine", "trained", "kohya", "", model)
     assert Path(file) == tmp_path / "out" / "mine.safetensors"
-    used, where = TrainedLora().execute(model, state, "trained", 0.8)
+    used, where, lora = TrainedLora().execute(model, state, "trained", 0.8)
     expected = with_lora(model.weights, read_tensors(file), 0.8)
     assert fingerprint(used.weights) == fingerprint(expected) == used.fingerprint != model.fingerprint
     assert where == "Applied to the transformer that it was trained on."
     assert read_header(file).metadata["graft.used_on_fingerprint"] == model.fingerprint
+    assert fingerprint(lora) == fingerprint(read_tensors(file)), "as a LORA_MODEL it is the file, at full strength"
     assert TrainedLora().execute(model, state, "trained", 0.0)[0] is model
 
 
 def test_another_base_is_taken_if_it_has_the_same_shape(host, state):
-    used, where = TrainedLora().execute(host.make_model(make_weights(seed=3)), state, "trained", 1.0)
+    used, where, _ = TrainedLora().execute(host.make_model(make_weights(seed=3)), state, "trained", 1.0)
     assert where.startswith("Trained on another transformer of the same shape") and used.weights[f"{LAYER}.weight"].dtype == torch.bfloat16
     with pytest.raises(InputError, match=r"single_blocks\.0\.linear1 \(640, 128\) instead of \(768, 128\)"):
         TrainedLora().execute(host.make_model(make_weights(mlp_width=384)), state, "trained", 1.0)
