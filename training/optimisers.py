@@ -150,26 +150,35 @@ def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
     """For each matrix [M, N] roughly the nearest (semi-)orthogonal one, by five Newton-Schulz steps of order five.
 
     Every step multiplies by a polynomial of the Gram matrix from the left, so the steps run on small square matrices, all of one size together,
-    and reach the wide ones once, at the end.
+    and reach the wide ones once, at the end. On the CPU they go one after another: its products of single matrices are a fifth faster.
     """
     wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
     scaled = [matrix / (matrix.norm() + 1e-7) for matrix in wide]
     made: list[Tensor] = list(scaled)
-    for side in {len(matrix) for matrix in scaled}:
-        places = [place for place, matrix in enumerate(scaled) if len(matrix) == side]
-        factors = _newton_schulz(torch.stack([scaled[place] @ scaled[place].T for place in places]))
+    for places in _together(scaled):
+        grams = [scaled[place] @ scaled[place].T for place in places]
+        factors = [_newton_schulz(grams[0])] if len(grams) == 1 else _newton_schulz(torch.stack(grams))
         for place, factor in zip(places, factors, strict=True):
             made[place] = factor @ scaled[place]
     return [x.T if matrix.shape[0] > matrix.shape[1] else x for x, matrix in zip(made, matrices, strict=True)]
 
 
+def _together(matrices: Sequence[Tensor]) -> list[list[int]]:
+    """The places of those whose Gram matrices are worked on at once: of one size on an accelerator, one on the CPU."""
+    if matrices and matrices[0].device.type == "cpu":
+        return [[place] for place in range(len(matrices))]
+    sides = {len(matrix) for matrix in matrices}
+    return [[place for place, matrix in enumerate(matrices) if len(matrix) == side] for side in sides]
+
+
 def _newton_schulz(gram: Tensor) -> Tensor:
-    """From Gram matrices x x^T [B, M, M] the factors [B, M, M] that bring the singular values of each x near to 1."""
+    """From Gram matrices x x^T [..., M, M] the factors [..., M, M] that bring the singular values of each x near to 1."""
     a, b, c = NEWTON_SCHULZ
-    identity = a * torch.eye(gram.shape[-1], device=gram.device)
+    add_product = torch.addmm if gram.ndim == 2 else torch.baddbmm
     product = None
     for step in range(NEWTON_SCHULZ_STEPS):
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c) + identity
+        factor = add_product(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
         product = factor if product is None else factor @ product
         if step + 1 < NEWTON_SCHULZ_STEPS:
             gram = factor @ gram @ factor

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from graft.training import optimisers
 from graft.training.errors import InputError
 from graft.training.optimise import (
     build_optimiser,
@@ -118,6 +119,18 @@ def test_muon_turns_matrices_like_torch_s_and_steps_the_rest_like_adamw():
     take_steps(reference, again, range(4))
     torch.testing.assert_close(ours["a.weight"], again["a.weight"], rtol=0, atol=4 * 1e-2 * 0.03)  # torch iterates in BF16
     torch.testing.assert_close(ours["b:odd"], theirs["b:odd"], rtol=1e-6, atol=1e-7)
+
+
+def test_muon_turns_matrices_of_one_size_together_as_it_does_one_by_one(monkeypatch):
+    """Together is how an accelerator does it."""
+    generator = torch.Generator().manual_seed(0)
+    matrices = [torch.randn(shape, generator=generator) for shape in ((8, 24), (24, 8), (8, 8), (16, 20), (8, 12))]
+    alone = optimisers.orthogonal(matrices)
+    assert optimisers._together(matrices) == [[0], [1], [2], [3], [4]]
+    monkeypatch.setattr(optimisers, "_together", lambda wide: [[0, 1, 2, 4], [3]])
+    for one, other, matrix in zip(alone, optimisers.orthogonal(matrices), matrices, strict=True):
+        assert one.shape == matrix.shape
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", STATE_OF)  # the others: test_optimiser_kinds.py
