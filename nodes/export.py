@@ -49,9 +49,9 @@ class ExportControlNet:
     def execute(self, state: State, file_name: str, weights: str, diffusers_folder: bool, licence: str) -> tuple[str]:
         path = output_path(file_name, ".safetensors")
         exported = exported_control_net(state, weights, licence=licence, title=path.stem)
-        write_control_net(exported, path)
-        if diffusers_folder:
+        if diffusers_folder:  # first: it takes fewer networks than ComfyUI, and an export that fails leaves nothing
             write_diffusers_folder(exported, path.with_name(f"{path.stem}_diffusers"))
+        write_control_net(exported, path)
         return (str(path),)
 
 

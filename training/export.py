@@ -119,8 +119,11 @@ def _metadata(
         steps=state.step,
         hint=inputs.get("hint"),
         resolution_px=(resolution_px, resolution_px) if resolution_px else None,
-        extra={"graft.weights": choice, "graft.run": state.run_key, "graft.data": inputs["data_key"], **_merged_fields(inputs["recipe"])},
-    )
+        extra={
+            "graft.weights": choice, "graft.compute": inputs["compute"], "graft.run": state.run_key, "graft.data": inputs["data_key"],
+            **_merged_fields(inputs["recipe"]),
+        },
+    )  # fmt: skip
     return {**layout_metadata, **fields}
 
 

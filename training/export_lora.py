@@ -184,8 +184,8 @@ def lora_metadata(
     family = base_family(inputs)
     resolution_px = inputs.get("resolution_px")
     graft = {
-        "graft.weights": choice, "graft.run": state.run_key, "graft.data": inputs["data_key"], "graft.format": format,
-        "graft.recipe": json.dumps(inputs["recipe"], sort_keys=True),
+        "graft.weights": choice, "graft.compute": inputs["compute"], "graft.run": state.run_key, "graft.data": inputs["data_key"],
+        "graft.format": format, "graft.recipe": json.dumps(inputs["recipe"], sort_keys=True),
     }  # fmt: skip
     if used_on is not None:
         graft["graft.used_on_fingerprint"] = used_on.fingerprint

@@ -12,6 +12,7 @@ from .checkpoint import EMA, OPTIMISER, WEIGHTS, Checkpoint
 from .files.fingerprint import fingerprint
 from .optimise import build_optimiser, ema_decay, optimiser_tensors, restore_optimiser, set_learning_rate, update_ema, used_learning_rate
 from .optimiser_kinds import KINDS
+from .optimiser_state import only
 from .schedule_free import averaged, is_schedule_free, places, take_places
 from .settings import Settings
 from .trainable.base import Conditions, Recipe
@@ -135,7 +136,8 @@ class Learner:
         if self._averages:
             take_places(stored, self.weights.masters)
             self.weights.publish()
-        restore_optimiser(self.optimiser, self.weights.names, stored)
+        keeps = KINDS[self.settings.optimiser.name].keeps
+        restore_optimiser(self.optimiser, self.weights.names, only(keeps, stored) if keeps else stored)
 
     @torch.no_grad()
     def _restore_ema(self, tensors: Mapping[str, Tensor]) -> None:

@@ -33,6 +33,8 @@ class Kind:
     """Kept for each trained number, in memory and in a checkpoint."""
     package: str = ""
     """The library that it comes from, as it is imported and as pip knows it; empty: torch or this pack."""
+    keeps: str = ""
+    """The one quantity that it keeps, where it takes over the state of an optimiser that keeps more; empty: all that it is given."""
 
 
 def build_optimiser(settings: OptimiserSettings, parameters: Parameters) -> torch.optim.Optimizer:
@@ -107,7 +109,7 @@ def _schedule_free(settings: OptimiserSettings, parameters: Parameters) -> torch
 
 KINDS: Mapping[OptimiserName, Kind] = {
     "adamw": Kind(_adamw, 8.0),
-    "lion": Kind(_lion, 4.0),
+    "lion": Kind(_lion, 4.0, keeps="exp_avg"),
     "muon": Kind(_muon, 8.0),  # 4 for matrices, which nearly all is
     "adamw_8bit": Kind(_adamw_8bit, 2.1, "bitsandbytes"),  # 4 bytes more for every 128 values
     "paged_adamw_8bit": Kind(_paged_adamw_8bit, 2.1, "bitsandbytes"),

@@ -25,6 +25,11 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, names: Sequence[str]) ->
     return dict(_stored(name, key, value) for name, key, value in (*of_all, *_of_parameters(optimiser, names)))
 
 
+def only(quantity: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of what `optimiser_tensors` gave, one quantity of every parameter."""
+    return {name: tensor for name, tensor in tensors.items() if name.endswith(f"{_STATE_SEPARATOR}{quantity}")}
+
+
 def restore_optimiser(optimiser: torch.optim.Optimizer, names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
     """Puts back what `optimiser_tensors` gave; settings of the optimiser stay as they are now.
 

@@ -55,6 +55,7 @@ def training_report(state: State, measures: Mapping[str, Any] | None = None) -> 
         "run_key": state.run_key,
         "recipe": inputs["recipe"],
         "settings": inputs["settings"],
+        "compute": inputs["compute"],
         "seeds": {"training": inputs["settings"]["seed"], "initial_weights": inputs["recipe"].get("seed")},
         "versions": versions(),
     }

@@ -167,9 +167,6 @@ class PrecisionSettings:
     def __post_init__(self) -> None:
         _require_choice(self.compute, COMPUTES, "compute precision")
 
-    def key_fields(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -225,13 +222,9 @@ class Settings:
         expected = "0 with schedule_free, whose results are a running average already"
         _require(self.ema_decay == 0, "EMA decay", expected, self.ema_decay, "Set ema_decay to 0.")
 
-    @property
-    def step_samples(self) -> int:
-        """Samples per step."""
-        return self.batch_size * self.accumulation
-
     def key_fields(self) -> dict[str, Any]:
-        """What changes the trained numbers, as JSON; not how often something is saved, measured or recomputed."""
-        parts = {name: getattr(self, name).key_fields() for name in ("optimiser", "schedule", "objective", "precision")}
+        """What changes the trained numbers, as JSON; not how often something is saved, measured or recomputed. The precision is not among it:
+        what "auto" means follows from the device, and a key holds the dtype that it comes to (train_to.request_for)."""
+        parts = {name: getattr(self, name).key_fields() for name in ("optimiser", "schedule", "objective")}
         plain = {name: getattr(self, name) for name in ("batch_size", "accumulation", "clip_norm", "ema_decay", "seed")}
         return {**parts, **plain}

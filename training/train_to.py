@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from .trainable.base import Base, Recipe
 from .trainable.fits import require_data_fits
 from .weights import compute_dtype
 
+_log = logging.getLogger(__name__)
 NUMERICS_VERSION = 2
 """Part of every key: raise it when the same inputs would give other numbers than before."""
 
@@ -84,6 +86,8 @@ def _trained(
     regularisation: Regularisation | None,
 ) -> State:  # fmt: skip
     store.require_room(learner.checkpoint_bytes)
+    if not data.held_out_size:
+        _log.warning("No pictures are held out: there will be no held-out loss, and nothing for a validation grid. `held_out` of the data sets it.")
     with run.training():
         begin(learner, run, request, data)
         earlier = request.parent.history() if request.parent else History()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...training import __version__
 from ...training.errors import InputError, StoppedTraining
 from .cli_data import add_data
 from .interrupt import Interrupted, StopRequest
@@ -29,7 +30,8 @@ Command = Callable[[argparse.Namespace, Reporter], None]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Exit codes: 0 done, 1 training could not go on, 2 bad input (both told in plain words), 130 Ctrl-C, 143 SIGTERM."""
-    parsed = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parsed = parser().parse_args(given or ["--help"])
     stop = StopRequest()
     reporter = Reporter(sys.stderr, stop.check)
     handler = ReporterHandler(reporter)
@@ -61,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
         description="Train ControlNets and LoRAs from a ComfyUI workflow, with or without ComfyUI.",
         epilog="First step: `graft run workflows/nano_canny_controlnet.json`, which draws its own training pictures and needs no download.",
     )
+    top.add_argument("--version", action="version", version=f"graft {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
     _add_inspect(commands)

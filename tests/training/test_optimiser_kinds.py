@@ -217,6 +217,8 @@ def test_another_optimiser_takes_over_the_weights_and_what_it_can_use_of_the_sta
     first = tiny_train(2, rated(before))
     second = tiny_train(1, rated(now), previous=first)
     assert second.step == 3 and second.parent == first and bool(restored) == taken
+    kept = {name.rpartition(":")[2] for name in second.checkpoint.read("optimiser")}
+    assert kept == {"lion": {"exp_avg"}, "adamw": {"exp_avg", "exp_avg_sq", "step"}, "muon": {"momentum", "exp_avg", "exp_avg_sq", "step"}}[now]
 
 
 @needs_schedulefree

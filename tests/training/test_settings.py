@@ -79,7 +79,6 @@ NUMBERS = [
     {"schedule": ScheduleSettings(warmup_steps=5)},
     {"objective": ObjectiveSettings(density="uniform")},
     {"objective": ObjectiveSettings(guidance=(3.5, 3.5))},
-    {"precision": PrecisionSettings(compute="fp32")},
     {"batch_size": 2},
     {"accumulation": 2},
     {"clip_norm": 0.5},
@@ -92,6 +91,7 @@ NO_NUMBERS = [
     {"keep_checkpoints": 9},
     {"evaluate_every": 3},
     {"evaluate_samples": 5},
+    {"precision": PrecisionSettings(compute="fp32")},  # what it comes to on the device is in the key of a training
     {"schedule": ScheduleSettings(horizon_steps=5000, final_fraction=0.3)},  # the default schedule is constant
     {"objective": ObjectiveSettings(mode_scale=0.5, shift_at_256_tokens=0.1)},  # the default density is logit_normal
 ]

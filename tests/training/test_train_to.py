@@ -281,13 +281,14 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tiny_train, 
     assert counted == []
 
 
-def test_held_out_losses_at_start_on_the_way_and_at_the_end(tiny_train, tiny_settings, tiny_data):
+def test_held_out_losses_at_start_on_the_way_and_at_the_end(tiny_train, tiny_settings, tiny_data, caplog):
     settings = tiny_settings(evaluate_every=2)
     state = tiny_train(3, settings)
     assert [record.step for record in state.history().held_out] == [0, 2, 3]
     assert [record.step for record in tiny_train(2, settings, previous=state).history().held_out] == [0, 2, 3, 4, 5]
+    assert "held out" not in caplog.text
     without = tiny_train(1, data=replace(tiny_data, key="none held out", held_out=()))
-    assert without.history().held_out == ()
+    assert without.history().held_out == () and "No pictures are held out" in caplog.text
 
 
 def test_listeners_hear_every_step_and_can_save_and_stop(tiny_train, counted, elsewhere):

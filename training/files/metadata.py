@@ -88,22 +88,6 @@ def canonical_json(value: Any, subject: str) -> str:
         raise InputError(subject, expected="values that JSON can hold", found=error, remedy=remedy) from error
 
 
-def read_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The settings in an exported file's metadata; empty if it has none.
-
-    Raises:
-        InputError: they are no JSON object.
-    """
-    text = metadata.get("graft.settings", "{}")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _no_settings(text) from error
-    if not isinstance(value, dict):
-        raise _no_settings(text)
-    return value
-
-
 def _require_given(fields: Mapping[str, str]) -> None:
     for name, value in fields.items():
         if not value.strip():
@@ -116,7 +100,3 @@ def _joined(fields: dict[str, str], extra: Mapping[str, str]) -> dict[str, str]:
         remedy = "Give each field once."
         raise InputError("extra metadata", expected="other fields than the usual ones", found=", ".join(doubled), remedy=remedy)
     return fields | dict(extra)
-
-
-def _no_settings(text: str) -> InputError:
-    return InputError("graft.settings", expected="a JSON object", found=repr(text[:80]), remedy="The metadata is damaged: export again.")

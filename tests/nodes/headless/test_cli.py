@@ -117,6 +117,15 @@ def test_runs_of_an_empty_folder(project, capsys):
     assert "No runs" in capsys.readouterr().out
 
 
+def test_no_command_helps_and_the_version_is_told(project, capsys):
+    from graft import __version__
+
+    for arguments, said in (([], "COMMAND"), (["--version"], f"graft {__version__}\n")):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0 and said in capsys.readouterr().out
+
+
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
 
 
