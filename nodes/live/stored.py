@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ...training.store import RunStore
 from .board import Unknown
 from .curve import Curve, HeldOut, rounded, single
 
-BASE_DIGITS = 8
+BASE_DIGITS = 6
 
 
 def listed(store: RunStore) -> dict[str, Any]:
@@ -52,7 +53,15 @@ def _file(entry: Entry, name: str) -> Path:
 def _summary(entry: Entry) -> dict[str, Any]:
     stored = entry.stored
     return {
-        "name": entry.name, "kind": entry.kind, "base": str(entry.inputs.get("base_fingerprint", ""))[:BASE_DIGITS], "steps": entry.steps,
+        "name": entry.name, "kind": entry.kind, "steps": entry.steps,
+        "base": str(entry.inputs.get("base_fingerprint", ""))[:BASE_DIGITS], "base_blocks": _blocks(entry.inputs.get("base_sizes")),
         "held_out": None if entry.held_out is None else rounded(entry.held_out), "size_bytes": stored.size_bytes, "used_at": stored.used_at,
         "in_use": stored.in_use, "parent": stored.parent, "has_workflow": entry.has_workflow, "has_picture": entry.has_picture,
     }  # fmt: skip
+
+
+def _blocks(base_sizes: Any) -> str | None:
+    """Double and single blocks of the base: "19+38" is FLUX.1; None where sizes were not kept."""
+    if not isinstance(base_sizes, Mapping) or not {"double_depth", "single_depth"} <= base_sizes.keys():
+        return None
+    return f"{base_sizes['double_depth']}+{base_sizes['single_depth']}"

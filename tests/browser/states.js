@@ -1,9 +1,10 @@
-/** Every state of the panel side by side, from simulated trainings: empty, one step, long, stopped, failed, with pictures, narrow, Chinese. */
+/** Every state of the panel side by side, from simulated trainings: empty, one step, long, stopped, failed, with pictures, narrow, small, Chinese. */
 
 import { Panel } from "../../web/panel/panel.js";
 import { Live } from "../../web/pure/live.js";
 import { wordsFor } from "../../web/pure/strings.js";
 import { Training } from "../../web/pure/training.js";
+import { RunsBrowser } from "../../web/runs/browser.js";
 
 const asked = new URLSearchParams(location.search);
 document.documentElement.classList.toggle("light", asked.get("theme") === "light");
@@ -25,7 +26,7 @@ function training(steps, figures = {}) {
   const made = new Training("0123456789abcdef");
   const loss = (step) => (0.25 + 0.6 * Math.exp((-4 * step) / Math.max(steps, 1))) * (0.5 + noise(step));
   const points = Array.from({ length: steps }, (_, index) => [index + 1, 1, loss(index + 1), loss(index + 1), loss(index + 1), 1e-3]);
-  const interval = Math.max(1, Math.round(steps / 12));
+  const interval = Math.max(10, Math.round(steps / 12));
   const heldOut = Array.from({ length: Math.floor(steps / interval) + 1 }, (_, index) => [index * interval, 0.25 + 0.6 * Math.exp((-4 * index * interval) / Math.max(steps, 1))]);
   made.applyHistory({
     run: made.run, sequence: 1, points, held_out: steps < 0 ? [] : heldOut, phase: "running", message: "", step: steps, until_step: 2 * steps || 200,
@@ -54,7 +55,21 @@ const STATES = {
   "no pictures possible, two held-out pictures": () => training(50, { can_sample: false, ...pictures, picture_count: 2, hint_count: 2, picture_steps: [0] }),
   中文: () => training(600, { memory: gpu, until_step: 2000, wishes: ["sample"] }),
   "connection lost": () => training(120),
+  "narrow node": () => training(1234, { memory: gpu, ...pictures, until_step: 20_000, seconds_left: 98_765 }),
+  "75% zoom": () => training(600, { memory: gpu, ...pictures, until_step: 2000 }),
+  "cancelled, steep and tiny": () => training(300, { phase: "cancelled", until_step: 1000, seconds_left: null, learning_rate: 1.2345e-7 }),
+  "found on disk": () => training(2000, { phase: "found", until_step: 2000, seconds_left: null, steps_per_second: null, memory: {} }),
 };
+/** Pixels of the node, and how ComfyUI's canvas has scaled it. */
+const SHAPES = { "narrow node": { width: 240 }, "75% zoom": { zoom: 0.75 } };
+
+function exhibit(name, shown) {
+  const figure = document.createElement("figure");
+  const caption = document.createElement("figcaption");
+  caption.textContent = name;
+  figure.append(caption, shown);
+  document.querySelector("main").append(figure);
+}
 
 window.measured = {};
 for (const [name, make] of Object.entries(STATES)) {
@@ -63,12 +78,10 @@ for (const [name, make] of Object.entries(STATES)) {
   });
   const node = document.createElement("div");
   node.className = "node";
+  const { width = 420, zoom = 1 } = SHAPES[name] ?? {};
+  Object.assign(node.style, { width: `${width}px`, transform: `scale(${zoom})`, transformOrigin: "0 0" });
   node.append(panel.element);
-  const figure = document.createElement("figure");
-  const caption = document.createElement("figcaption");
-  caption.textContent = name;
-  figure.append(caption, node);
-  document.querySelector("main").append(figure);
+  exhibit(name, node);
   panel.show(make());
   if (name === "connection lost") panel.connected(false);
   panel.render();
@@ -79,6 +92,37 @@ for (const [name, make] of Object.entries(STATES)) {
     panel.element.getBoundingClientRect();
     return performance.now() - began;
   };
+}
+
+// ---------------------------------------------------------------- the sidebar's trainings
+
+const stored = (index, more = {}) => ({
+  name: `${index}f9a12bcdef0`, kind: index % 2 ? "controlnet xlabs 2+0" : "lora rank 16", base: "0e5c77", base_blocks: "19+38", steps: 1000 * index, held_out: 0.1234,
+  size_bytes: 1.1e8 * index, used_at: 1.7e9, in_use: index === 1, parent: null, has_workflow: index !== 3, has_picture: index !== 2, ...more,
+});
+const kept = [1, 2, 3].map((index) => stored(index));
+const SIDEBARS = {
+  "trainings, two of them compared": async (path) => (path === "/graft/runs" ? { runs: kept } : answer(kept.find((run) => path.endsWith(run.name)))),
+  "no trainings": async () => ({ runs: [] }),
+  "no server": () => Promise.reject(new Error("no server")),
+};
+
+function answer(run) {
+  const made = training(run.steps);
+  const points = Array.from(made.curve.step, (step, index) => [step, 1, made.curve.mean[index] * run.steps ** -0.1, 0, 1, 1e-3]);
+  return { ...run, points, held_out_points: made.heldOut.step.map((step, index) => [step, made.heldOut.loss[index]]), inputs: {} };
+}
+
+for (const [name, get] of Object.entries(SIDEBARS)) {
+  const words = wordsFor("en");
+  const browser = new RunsBrowser({ words, locale: "en", get, remove: async () => "", url: (path) => picture("run", path.length * 40, 1), open: () => {} });
+  const sidebar = document.createElement("div");
+  Object.assign(sidebar.style, { width: "260px", height: "620px" });
+  sidebar.className = "node";
+  sidebar.append(browser.element);
+  exhibit(name, sidebar);
+  await browser.refresh();
+  for (const index of [0, 1]) browser.element.querySelectorAll(".graft-runs-item input")[index]?.click();
 }
 
 // ---------------------------------------------------------------- hours of events
@@ -113,3 +157,5 @@ function nextEvent() {
     point: [step, STEPS_PER_EVENT, loss, loss - 0.1, loss + 0.1, 1e-3], held_out: sequence % 100 ? [] : [[step, 0.5]],
   };
 }
+
+window.ready = true;

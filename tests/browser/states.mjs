@@ -1,6 +1,7 @@
 /** Draws every state of the panel in both themes and measures long curves: node states.mjs FOLDER_FOR_PICTURES */
 
 import { join } from "node:path";
+import { LONG, LOOKING } from "./comfy.mjs";
 import { newPage, require, serveFiles, startBrowser } from "./tools.mjs";
 
 const DRAW_LIMIT_MILLISECONDS = 200;
@@ -31,12 +32,13 @@ async function staysSmallForHours(page) {
 try {
   for (const theme of ["dark", "light"]) {
     const { page, errors } = await newPage(browser, { viewport: { width: 1780, height: 1560 } });
-    await page.goto(`${files.url}/tests/browser/states.html?theme=${theme}`);
-    await page.waitForFunction(() => Object.keys(window.measured ?? {}).length === 12);
+    await page.goto(`${files.url}/tests/browser/states.html?theme=${theme}`, LONG);
+    await page.waitForFunction(() => window.ready, null, LOOKING);
     await page.waitForTimeout(500);
-    await page.screenshot({ path: join(folder, `panel_states_${theme}.png`), fullPage: true });
+    await page.screenshot({ path: join(folder, `panel_states_${theme}.png`), fullPage: true, ...LONG });
     require(!errors.length, errors.join("\n"));
-    const cutOff = await page.evaluate(() => [...document.querySelectorAll(".graft-panel")].map((panel) => panel.scrollHeight - panel.clientHeight));
+    const cutOff = await page.evaluate(() => [...document.querySelectorAll(".graft-panel")].map((panel) =>
+      Math.max(panel.scrollWidth - panel.clientWidth, panel.matches(".graft-runs") ? 0 : panel.scrollHeight - panel.clientHeight)));
     const milliseconds = await page.evaluate(() => Math.min(...Array.from({ length: 12 }, () => window.measured["100,000 steps"]())));
     process.stdout.write(`${JSON.stringify({ theme, milliseconds, cutOff })}\n`);
     require(milliseconds < DRAW_LIMIT_MILLISECONDS, `100,000 points took ${milliseconds} ms`);

@@ -38,7 +38,8 @@ def store(tmp_path) -> RunStore:
     """A run with a workflow and a picture."""
     folder = tmp_path / "runs" / "abc"
     (folder / "step_00000001").mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"recipe": {"kind": "lora", "rank": 4}, "base_fingerprint": "f" * 64}), encoding="utf-8")
+    inputs = {"recipe": {"kind": "lora", "rank": 4}, "base_fingerprint": "f" * 64, "base_sizes": {"double_depth": 19, "single_depth": 38}}
+    (folder / "run.json").write_text(json.dumps(inputs), encoding="utf-8")
     record = {"step": 1, "loss": 0.5, "learning_rate": 1e-3, "gradient_norm": 1.0, "buckets": {}, "seconds": 0.1}
     (folder / "losses.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
     (folder / "workflow.json").write_text('{"nodes": []}', encoding="utf-8")
@@ -136,7 +137,8 @@ def test_what_is_unknown_is_not_found(server, run):
 def test_the_runs_browser_lists_and_opens_runs(server):
     status, found = server.ask("GET", "/graft/runs")
     (run,) = found["runs"]
-    assert status == 200 and (run["name"], run["kind"], run["steps"], run["base"]) == ("abc", "lora rank 4", 1, "ffffffff")
+    assert status == 200 and (run["name"], run["kind"], run["steps"]) == ("abc", "lora rank 4", 1)
+    assert (run["base"], run["base_blocks"]) == ("ffffff", "19+38")
     status, opened = server.ask("GET", "/graft/runs/{name}", name="abc")
     assert status == 200 and opened["points"] == [[1, 1, 0.5, 0.5, 0.5, 0.001]] and opened["inputs"]["recipe"] == {"kind": "lora", "rank": 4}
     assert server.ask("GET", "/graft/runs/{name}/workflow", name="abc") == (200, {"nodes": []})

@@ -49,7 +49,8 @@ test("averages keep the mean", () => {
 });
 
 test("ticks are round numbers within the axis", () => {
-  assert.deepEqual([0.013, 0.3, 1, 4.9, 60].map(niceStep), [0.02, 0.5, 1, 5, 100]);
+  assert.deepEqual([0.013, 0.22, 0.3, 1, 4.9, 60].map((least) => niceStep(least)), [0.02, 0.25, 0.5, 1, 5, 100]);
+  assert.equal(niceStep(2.2, true), 5);
   assert.deepEqual(linearTicks(0, 1, 5), [0, 0.2, 0.4, 0.6, 0.8, 1]);
   assert.deepEqual(linearTicks(1, 3, 8, true), [1, 2, 3], "steps have no halves");
   assert.deepEqual(linearTicks(0.5, 0.5, 4), [0.5]);

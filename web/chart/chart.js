@@ -13,7 +13,7 @@ const MARGIN = { left: 46, right: 10, top: 8, bottom: 22 };
 /** Of a held-out point, and how far lines may leave the frame. */
 const DOT_PIXELS = 3;
 /** Between two figures of an axis. */
-const [ROW_PIXELS, COLUMN_PIXELS] = [32, 70];
+const [ROW_PIXELS, COLUMN_PIXELS] = [26, 70];
 /** So many losses tell how far the noise goes. */
 const NOISE_SAMPLES = 2000;
 
@@ -173,7 +173,9 @@ export class Chart {
     const isDense = band.some(({ low, high }) => low !== high);
     this.raw.setAttribute("class", isDense ? "graft-raw-area" : "graft-raw");
     this.raw.setAttribute("d", isDense ? areaPath(band, this.x, this.y) : linePath(band.map(({ x, low }) => [x, low]), this.x, this.y));
-    this.mean.setAttribute("d", linePath(averages(curve.step, this.smooth, from, to, columns), this.x, this.y));
+    const means = averages(curve.step, this.smooth, from, to, columns);
+    this.mean.setAttribute("class", means.length === 1 ? "graft-mean graft-alone" : "graft-mean");
+    this.mean.setAttribute("d", linePath(means, this.x, this.y));
   }
 
   #otherCurves() {

@@ -7,8 +7,9 @@ import { figure, whole } from "../pure/format.js";
 const LEAST_PIXELS = [120, 80];
 
 export class Curves {
-  constructor(words, locale) {
-    Object.assign(this, { words, locale });
+  /** `emptyHint` is what an empty chart says that nothing has been given to. */
+  constructor(words, locale, emptyHint = words.waitingHint) {
+    Object.assign(this, { words, locale, emptyHint });
     this.chart = new Chart((reading) => this.#read(reading), (zoomedIn) => show(this.showAll, zoomedIn));
     this.empty = element("p", { class: "graft-empty" });
     this.reading = element("output", { class: "graft-reading", hidden: true });
@@ -22,11 +23,15 @@ export class Curves {
     this.observer.observe(this.box);
   }
 
-  /** @param {import("../pure/training.js").Training | null} training */
-  show(training) {
+  /**
+   * @param {{curve: import("../pure/curve.js").Curve, heldOut: {step: number[], loss: number[]}} | null} training
+   * @param {object[]} others curves to compare with: {curve, heldOut, color}
+   */
+  show(training, others = []) {
+    this.chart.others = others;
     this.chart.show(training);
     const isDrawn = training && (training.curve.length || training.heldOut.step.length);
-    say(this.empty, isDrawn ? "" : this.words[training ? "chartEmpty" : "waitingHint"]);
+    say(this.empty, isDrawn ? "" : training ? this.words.chartEmpty : this.emptyHint);
   }
 
   /** The running mean after the last step; undefined where there is none. */
@@ -51,7 +56,7 @@ export class Curves {
     show(this.showAll, false);
     log.setAttribute("aria-pressed", "false");
     const keys = [key("raw", words.raw), key("mean", words.smoothed), key("held", words.heldOutLoss)];
-    return element("div", { class: "graft-legend" }, ...keys, element("span", { class: "graft-space" }), this.showAll, smoothing, log);
+    return element("div", { class: "graft-legend" }, ...keys, element("span", { class: "graft-tools" }, this.showAll, smoothing, log));
   }
 
   #toggle(log) {

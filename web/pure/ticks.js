@@ -1,18 +1,18 @@
 /** Round numbers for an axis, and the range that it shows. */
 
-const MANTISSAS = [1, 2, 5, 10];
+const MANTISSAS = [1, 2, 2.5, 5, 10];
 
-/** The smallest of 1, 2, 5 times a power of ten that is at least `least`. */
-export function niceStep(least) {
+/** The smallest of 1, 2, 2.5, 5 times a power of ten that is at least `least`; `whole` without 2.5. */
+export function niceStep(least, whole = false) {
   const power = 10 ** Math.floor(Math.log10(least));
-  const found = MANTISSAS.find((mantissa) => mantissa * power >= least * (1 - 1e-9));
+  const found = MANTISSAS.filter((mantissa) => !whole || Number.isInteger(mantissa)).find((mantissa) => mantissa * power >= least * (1 - 1e-9));
   return found * power;
 }
 
 /** About `count` round numbers within [low, high]; `whole` for steps. */
 export function linearTicks(low, high, count, whole = false) {
   if (!(high > low)) return [low];
-  const step = Math.max(niceStep((high - low) / count), whole ? 1 : 0);
+  const step = Math.max(niceStep((high - low) / count, whole), whole ? 1 : 0);
   const ticks = [];
   for (let index = Math.ceil(low / step - 1e-9); index * step <= high * (1 + 1e-12) + step * 1e-9; index++) ticks.push(Number((index * step).toPrecision(12)));
   return ticks;

@@ -1,6 +1,6 @@
 /** The sidebar tab that lists the trainings on disk: compares their curves, opens their workflows, copies their settings, deletes them. */
 
-import { Chart } from "../chart/chart.js";
+import { Curves } from "../panel/curves.js";
 import { element, say, show } from "../dom.js";
 import { bytes, figure, whole } from "../pure/format.js";
 import { COLORS, asTraining, settingsText, shortName } from "../pure/runs.js";
@@ -22,10 +22,9 @@ export class RunsBrowser {
     Object.assign(this, options);
     /** @type {Map<string, object>} name -> what the chart draws, in the order in which they were ticked */
     this.drawn = new Map();
-    this.chart = new Chart();
+    this.curves = new Curves(this.words, this.locale, this.words.runsPick);
     this.#build();
-    this.observer = new ResizeObserver(() => this.chart.resize(Math.max(120, this.chartBox.clientWidth), 180));
-    this.observer.observe(this.chartBox);
+    this.#draw();
     this.refresh();
   }
 
@@ -37,6 +36,7 @@ export class RunsBrowser {
       this.runs = [];
       this.#note(this.words.unreachable);
     }
+    show(this.curves.element, this.runs.length);
     const names = new Set(this.runs.map((run) => run.name));
     for (const name of this.drawn.keys()) if (!names.has(name)) this.drawn.delete(name);
     this.#list();
@@ -44,58 +44,69 @@ export class RunsBrowser {
   }
 
   close() {
-    this.observer.disconnect();
+    this.curves.remove();
     this.element.remove();
   }
 
   #build() {
     const { words } = this;
     this.message = element("p", { class: "graft-message", role: "alert", hidden: true });
-    this.hint = element("p", { class: "graft-empty" }, words.runsPick);
-    this.chartBox = element("div", { class: "graft-chart graft-runs-chart" }, this.chart.element, this.hint);
     this.list = element("ul", { class: "graft-runs-list" });
     const again = element("button", { type: "button", class: "graft-small", onclick: () => this.refresh() }, words.runsRefresh);
     const head = element("div", { class: "graft-line" }, element("span", { class: "graft-title" }, words.runs), again);
-    this.element = element("section", { class: "graft-panel graft-runs", "aria-label": words.runsHelp }, head, this.message, this.chartBox, this.list);
+    const parts = [head, this.message, this.curves.element, this.list];
+    this.element = element("section", { class: "graft-panel graft-runs", "aria-label": words.runsHelp }, ...parts);
   }
 
   #list() {
-    const empty = element("li", { class: "graft-runs-none" }, this.words.runsEmpty);
-    this.list.replaceChildren(...(this.runs.length ? this.runs.map((run) => this.#item(run)) : [empty]));
+    const none = this.message.hidden ? [element("li", { class: "graft-runs-none" }, this.words.runsEmpty)] : [];
+    this.list.replaceChildren(...(this.runs.length ? this.runs.map((run) => this.#item(run)) : none));
   }
 
   #item(run) {
-    const { words, locale } = this;
+    const { words } = this;
     const name = shortName(run);
     const tick = element("input", {
-      type: "checkbox", "aria-label": filled(words.runsCompare, { name }), checked: this.drawn.has(run.name), onchange: (event) => this.#tick(run, event.target.checked),
+      type: "checkbox", "aria-label": filled(words.runsCompare, { name }), checked: this.drawn.has(run.name),
+      onchange: (event) => this.#tick(run, event.target.checked),
     });
-    const facts = [
-      filled(words.runsSteps, { steps: whole(run.steps, locale) }), `${words.heldOutLoss} ${figure(run.held_out)}`, bytes(run.size_bytes),
-      new Date(run.used_at * 1000).toLocaleDateString(locale), filled(words.runsBase, { base: run.base }), ...(run.in_use ? [words.runsInUse] : []),
-    ];
     const picture = run.has_picture
       ? element("img", { src: this.url(`/graft/runs/${run.name}/picture`), alt: filled(words.runsPicture, { name }), class: "graft-runs-picture" })
       : element("span", { class: "graft-runs-picture" });
-    const text = element("div", { class: "graft-runs-text" }, element("label", {}, tick, element("b", {}, name)), element("div", {}, facts.join(" · ")), this.#actions(run));
-    const item = element("li", { class: "graft-runs-item" }, picture, text);
+    const label = element("label", {}, tick, element("b", {}, name));
+    const text = element("div", { class: "graft-runs-text" }, label, ...this.#facts(run).map((fact) => element("span", {}, fact)));
+    const item = element("li", { class: "graft-runs-item" }, picture, text, this.#actions(run));
     item.style.setProperty("--graft-run", this.drawn.get(run.name)?.color ?? "transparent");
     return item;
   }
 
+  #facts(run) {
+    const { words, locale } = this;
+    const base = filled(run.base_blocks ? words.runsBaseBlocks : words.runsBase, { base: run.base, blocks: run.base_blocks });
+    const facts = [filled(words.runsSteps, { steps: whole(run.steps, locale) }), `${words.heldOutLoss} ${figure(run.held_out)}`, bytes(run.size_bytes)];
+    return [...facts, new Date(run.used_at * 1000).toLocaleDateString(locale), base, ...(run.in_use ? [words.runsInUse] : [])];
+  }
+
   #actions(run) {
     const { words } = this;
-    const workflow = element("button", { type: "button", class: "graft-small", disabled: !run.has_workflow, onclick: () => this.#open(run) }, words.runsWorkflow);
-    const settings = element("button", { type: "button", class: "graft-small", onclick: (event) => this.#copy(run, event.currentTarget) }, words.runsSettings);
-    const remove = element("button", { type: "button", class: "graft-small", disabled: run.in_use, onclick: (event) => this.#delete(run, event.currentTarget) }, words.runsDelete);
-    return element("div", { class: "graft-runs-actions" }, workflow, settings, remove);
+    const button = (text, act, disabled = false) =>
+      element("button", { type: "button", class: "graft-small", disabled, onclick: (event) => act.call(this, run, event.currentTarget) }, text);
+    return element(
+      "div", { class: "graft-runs-actions" }, button(words.runsWorkflow, this.#open, !run.has_workflow), button(words.runsSettings, this.#copy),
+      button(words.runsDelete, this.#delete, run.in_use),
+    );
   }
 
   async #tick(run, ticked) {
     if (!ticked) this.drawn.delete(run.name);
-    else await this.#try(async () => this.drawn.set(run.name, { ...asTraining(await this.get(`/graft/runs/${run.name}`)), color: this.#freeColor() }));
+    else await this.#try(() => this.#add(run.name));
     this.#list();
     this.#draw();
+  }
+
+  async #add(name) {
+    const answer = await this.get(`/graft/runs/${name}`);
+    this.drawn.set(name, { ...asTraining(answer), color: this.#freeColor() });
   }
 
   #freeColor() {
@@ -105,10 +116,8 @@ export class RunsBrowser {
 
   #draw() {
     const [first, ...others] = this.drawn.values();
-    show(this.hint, !first);
-    this.chart.element.style.setProperty("--graft-loss", first?.color ?? COLORS[0]);
-    this.chart.others = first ? others : [];
-    this.chart.show(first ?? null);
+    this.curves.element.style.setProperty("--graft-loss", first?.color ?? COLORS[0]);
+    this.curves.show(first ?? null, others);
   }
 
   async #open(run) {
