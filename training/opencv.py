@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .packages import missing_package
+
 if TYPE_CHECKING:
     import cv2
 else:
@@ -12,8 +14,10 @@ else:
         """Has what the module has."""
 
         def __getattr__(self, name: str) -> Any:
-            import cv2 as module
-
+            try:
+                import cv2 as module
+            except ImportError as error:
+                raise missing_package("opencv-python-headless", "OpenCV", "pictures and edges", error) from error
             return getattr(module, name)
 
     cv2 = _OpenCv()

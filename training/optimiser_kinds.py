@@ -5,18 +5,16 @@ Those that are not torch's or ours are optional: a training that wants one says 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
 
-from .errors import InputError
 from .optimisers import Adafactor, Lion, Muon
+from .packages import require_package
 from .settings import OptimiserName, OptimiserSettings
 
 Parameters = Sequence[nn.Parameter]
@@ -51,10 +49,8 @@ def require_library(name: OptimiserName) -> None:
     """Raises:
     InputError: the optimiser comes from a library that is not installed.
     """
-    package = KINDS[name].package
-    if package and package not in sys.modules and find_spec(package) is None:
-        remedy = f"Install it into the Python that runs this (python -m pip install {package}), or choose adamw."
-        raise InputError("optimiser", expected=f"the Python package {package} for {name}", found="it is not installed", remedy=remedy)
+    if package := KINDS[name].package:
+        require_package(package, "optimiser", name, ", or choose adamw")
 
 
 def _common(settings: OptimiserSettings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from graft.training import optimiser_kinds
+from graft.training import packages
 from graft.training.errors import InputError
 from graft.training.files.fingerprint import fingerprint
 from graft.training.loop import held_out_loss, measure
@@ -236,7 +236,7 @@ def test_another_optimiser_goes_on_from_schedule_free_s_average(tiny_train, rate
 def test_a_missing_library_is_named_before_any_work(name: str, tiny_train, rated, store, monkeypatch: pytest.MonkeyPatch):
     package = KINDS[name].package
     monkeypatch.delitem(sys.modules, package, raising=False)
-    monkeypatch.setattr(optimiser_kinds, "find_spec", lambda wanted: None)
+    monkeypatch.setattr(packages, "find_spec", lambda wanted: None)
     with pytest.raises(InputError, match=f"pip install {package}"):
         tiny_train(2, rated(name))
     assert not store.runs()

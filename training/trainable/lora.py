@@ -20,6 +20,7 @@ from ..files.lora_read import ReadLora, read_lora
 from ..files.tensors import read_tensors
 from ..models.flux import Flux
 from ..models.held_linear import weights_of
+from ..packages import require_package
 from ..randomness import generator
 from .base import Conditions, flux_velocity
 from .lora_layers import PRESETS, Extent, Shapes, chosen_layers, extent
@@ -58,6 +59,7 @@ class LoraRecipe:
         _require(0 <= self.dropout < 1, "LoRA dropout", "a number from 0 to below 1", self.dropout, "Use 0 to 0.1.")
         _require(math.isfinite(self.guidance) and 0 <= self.guidance <= 100, "LoRA guidance", "0 to 100", self.guidance, "Use 1.")
         _require(self.seed >= 0, "LoRA seed", "no negative number", self.seed, "Choose 0 or more.")
+        require_package("peft", "LoRA", "training adapters")
         _require(self.layers in PRESETS, "LoRA layers", " or ".join(PRESETS), self.layers, "Choose one of these.")
 
     @property
