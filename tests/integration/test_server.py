@@ -62,8 +62,8 @@ def losses(server: Any) -> list[list[float]]:
     return [[record.loss for record in HistoryFile(run / "losses.jsonl").read().steps] for run in server.runs]
 
 
-def last_weights(run: Path) -> bytes:
-    return (run / "step_00000012" / "weights.safetensors").read_bytes()
+def weights(run: Path, step: int) -> bytes:
+    return (run / f"step_{step:08}" / "weights.safetensors").read_bytes()
 
 
 def test_the_whole_job_runs_and_a_second_queue_trains_nothing(server: Any, workflow: dict[str, Any]):
@@ -110,11 +110,11 @@ def test_a_cancelled_and_killed_training_ends_as_a_straight_one(server: Any, wor
     server.start()
     server.run(long)
     (run,) = set(server.runs) - others
-    resumed = last_weights(run)
+    resumed = weights(run, 12)
     shutil.rmtree(run)
     server.forget()
     server.run(long)
-    assert last_weights(run) == resumed and server.trained_steps() == before + 12
+    assert weights(run, 12) == resumed and server.trained_steps() == before + 12
     assert sorted(map(len, losses(server)))[-1] == 12
 
 
@@ -189,8 +189,8 @@ def saved_pixels(server: Any, run: Any) -> np.ndarray:
     return cv2.imread(str(server.output / run.outputs[SAVE]["images"][0]["filename"]))
 
 
-def test_a_training_is_seen_and_stopped_from_the_page_and_the_next_run_goes_on(server: Any, workflow: dict[str, Any]):
-    long = changed(changed(workflow, SETTINGS, seed=6), TRAIN, steps=30, vae=["1", 2])
+def test_a_training_is_seen_and_stopped_from_the_page_and_goes_on_as_if_nothing_had_happened(server: Any, workflow: dict[str, Any]):
+    long, others = changed(changed(workflow, SETTINGS, seed=6), TRAIN, steps=30, vae=["1", 2]), set(server.runs)
     number = server.queue(long)
     run = server.wait_for(lambda: next((each for each in live(server) if each["phase"] == "running" and each["step"] >= 2), None))["run"]
     for wish in ("sample", "save"):
@@ -200,10 +200,22 @@ def test_a_training_is_seen_and_stopped_from_the_page_and_the_next_run_goes_on(s
     assert server.finished(number)["status"]["status_str"] == "success", "the graph goes on with what is trained"
     stopped = server.get(f"/graft/live/{run}")
     assert stopped["phase"] == "stopped" and 2 <= stopped["step"] < 30 and sum(point[1] for point in stopped["points"]) == stopped["step"]
+    with pytest.raises(AssertionError):
+        server.post(f"/graft/live/{run}/wishes/save", {})  # 409: nothing runs that could do it
     assert TRAIN not in server.run(long).cached
     (finished,) = live(server)
     assert finished["phase"] == "finished" and finished["step"] == 30 and finished["node"] == TRAIN
     assert TRAIN in server.run(long).cached
+    (folder,) = set(server.runs) - others
+    assert weights(folder, 30) == weights_of_a_straight_run(server, long, folder)
+
+
+def weights_of_a_straight_run(server: Any, workflow: dict[str, Any], folder: Path) -> bytes:
+    """After 30 steps that nobody has interrupted, sampled from or saved between."""
+    folder.rename(server.folder / "was_stopped")
+    server.forget()
+    server.run(workflow)
+    return weights(folder, 30)
 
 
 def live(server: Any) -> list[dict[str, Any]]:

@@ -113,6 +113,7 @@ def test_the_report_says_what_was_done(state: State, tiny_base: LoadedBase):
     assert report["edge_f1_after"] == 0.5 and report["train_steps"] == 4 and report["weights_changed"] is True
     assert report["weights_fingerprint"] == fingerprint(state.weights()) != report["initial_fingerprint"]
     assert report["base_fingerprint"] == tiny_base.fingerprint
+    assert report["partial"] is False and training_report(replace(state, partial=True))["partial"] is True, "stopped before its end"
     losses = [record.held_out for record in state.history().held_out]
     assert (report["held_out_loss_before"], report["held_out_loss_after"]) == (losses[0], losses[-1])
     assert report["train_seconds"] > report["step_seconds"] >= report["seconds_per_step"] * 2 > 0 and report["peak_memory_bytes"] > 1e6
