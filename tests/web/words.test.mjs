@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
-import { bytes, duration, figure, nowAndPeak, speed, tick, whole } from "../../web/pure/format.js";
+import { bytes, duration, figure, nowAndPeak, speed, tick, ticks, whole } from "../../web/pure/format.js";
 import { STRINGS, filled, wordsFor } from "../../web/pure/strings.js";
 
 test("figures are short and exact enough", () => {
@@ -53,4 +53,10 @@ test("a language is found by its beginning, English otherwise", () => {
 
 test("blanks are filled, unknown ones stay", () => {
   assert.equal(filled("step {step} of {total}", { step: 3 }), "step 3 of {total}");
+});
+
+test("an axis has as many decimals in each of its figures", () => {
+  assert.deepEqual(ticks([0, 0.05, 0.1, 0.15]), ["0", "0.05", "0.10", "0.15"]);
+  assert.deepEqual(ticks([-1, 0, 1]), ["-1", "0", "1"]);
+  assert.deepEqual(ticks([0, 5e-4, 1e-3]), ["0", "5e-4", "0.001"], "exponents stay as they are");
 });

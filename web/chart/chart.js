@@ -2,7 +2,7 @@
 
 import { nearest } from "../pure/curve.js";
 import { averages, envelope, visible } from "../pure/downsample.js";
-import { tick } from "../pure/format.js";
+import { tick, ticks } from "../pure/format.js";
 import { SMALLEST_STEPS, linearScale, logScale, zoomed } from "../pure/scale.js";
 import { memoryOf, smoothed } from "../pure/smooth.js";
 import { axisRange, linearTicks, logTicks } from "../pure/ticks.js";
@@ -152,10 +152,12 @@ export class Chart {
     const rows = Math.max(3, Math.round((bottom - top) / ROW_PIXELS));
     const columns = Math.max(2, Math.round((right - left) / COLUMN_PIXELS));
     const parts = [];
-    for (const value of (this.log ? logTicks : linearTicks)(low, high, rows)) {
+    const values = (this.log ? logTicks : linearTicks)(low, high, rows);
+    const texts = this.log ? values.map(tick) : ticks(values);
+    values.forEach((value, index) => {
       const y = Math.round(this.y(value)) + 0.5;
-      parts.push(make("line", { x1: left, x2: right, y1: y, y2: y }), label(tick(value), left - 6, y + 3.5, "end"));
-    }
+      parts.push(make("line", { x1: left, x2: right, y1: y, y2: y }), label(texts[index], left - 6, y + 3.5, "end"));
+    });
     for (const value of linearTicks(from, to, columns, true)) {
       const x = this.x(value);
       if (x > right + 1) continue;

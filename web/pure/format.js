@@ -29,6 +29,14 @@ export function tick(value) {
   return size > 0 && size < 1e-3 ? shortExponent(value.toExponential(1)) : Number(value.toPrecision(4)).toString();
 }
 
+/** The figures of an evenly divided axis, with as many decimals each: 0.08, 0.10, 0.12. */
+export function ticks(values) {
+  const texts = values.map(tick);
+  if (texts.some((text) => /[ekM]/.test(text))) return texts;
+  const decimals = Math.max(0, ...texts.map((text) => text.split(".")[1]?.length ?? 0));
+  return values.map((value) => (value === 0 ? "0" : value.toFixed(decimals)));
+}
+
 /** 7 s, 3:05 (minutes), 2:03:05 (hours), 3 d 4 h. */
 export function duration(seconds) {
   if (!isNumber(seconds) || seconds < 0) return MISSING;
