@@ -25,11 +25,13 @@ from ..training.files.held import (
 )
 from ..training.models.flux import Flux, FluxConfig
 from .comfy_sizes import agree, detected_sizes, original_name, shapes_of, true_sizes
-from .comfy_source import lasting_fingerprint
+from .comfy_source import lasting_fingerprint, source_files
 from .comfy_weights import read_weights, remember_fingerprint
+from .host import name_of
 
 PREFIX = "diffusion_model."
 REPORT = "graft_report"
+NAME = "graft_name"
 FORM = "graft_form"
 """Attachment: the 8-bit form in which trainings are to hold the model."""
 PACKING = "graft_packing"
@@ -37,7 +39,7 @@ PACKING = "graft_packing"
 LATENT_CHANNELS = 16
 
 
-def make_model(weights: Mapping[str, Tensor], report: Any, fingerprint: str | None) -> Any:
+def make_model(weights: Mapping[str, Tensor], report: Any, fingerprint: str | None, name: str = "") -> Any:
     """A ModelPatcher whose module holds copies of these weights, in their own dtype; ComfyUI computes in what the device can.
 
     Weights in 8 bits are unpacked for it, and read from it in 8 bits again.
@@ -49,6 +51,7 @@ def make_model(weights: Mapping[str, Tensor], report: Any, fingerprint: str | No
     detected, true = detected_sizes(weights), true_sizes(config)
     dtype = weights["img_in.weight"].dtype
     patcher = _by_stock_loader(weights, dtype) if agree(detected, true) else _with_sizes({**detected, **true}, weights, dtype)
+    patcher.set_attachments(NAME, name)
     if report is not None:
         patcher.set_attachments(REPORT, report)
     if isinstance(weights, HeldWeights):
@@ -78,6 +81,18 @@ def model_fingerprint(model: Any, notes: Path | None = None) -> str:
     """
     _require_flux(model)
     return _fingerprint(model, lambda: _weights(model), notes)
+
+
+def model_name(model: Any) -> str:
+    """As it was made under, or of the one file that a stock loader remembers (newer ComfyUIs); empty if neither is known.
+
+    Raises:
+        InputError: as `model_weights`.
+    """
+    _require_flux(model)
+    files = source_files(model)
+    made_as = model.get_attachment(NAME) or (Path(files[0]).name if len(files) == 1 else "")
+    return name_of(made_as, bool(model.patches), model.get_attachment(FORM) or "")
 
 
 def hold_model(model: Any, form: str) -> Any:

@@ -52,12 +52,13 @@ class Host(Protocol):
     def free_memory(self) -> None:
         """Asks the host to give up device memory that it holds for models not in use; to be called before training."""
 
-    def make_model(self, weights: Mapping[str, torch.Tensor], report: Any = None, fingerprint: str | None = None) -> Any:
+    def make_model(self, weights: Mapping[str, torch.Tensor], report: Any = None, fingerprint: str | None = None, name: str = "") -> Any:
         """A MODEL from a transformer's weights under their original (BFL) names.
 
         Args:
             report: what loading them told (`LoadedTransformer.report`), kept beside the model.
             fingerprint: of the weights if it is known already (`file_fingerprint`); hashed here otherwise.
+            name: what people call it, such as its file's.
         """
 
     def model_weights(self, model: Any) -> tuple[Mapping[str, torch.Tensor], str]:
@@ -65,6 +66,9 @@ class Host(Protocol):
 
     def model_fingerprint(self, model: Any) -> str:
         """That fingerprint alone: nothing is read where it is remembered, by this process or an earlier one."""
+
+    def model_name(self, model: Any) -> str:
+        """What people call it: its file's name, without the folders; that it was patched or is held in 8 bits is added. Empty if nobody knows."""
 
     def hold_model(self, model: Any, form: str) -> Any:
         """Another MODEL whose weights, as `model_weights` gives them, are in 8 bits (training.files.held.FORMS), with a fingerprint of its own.
@@ -98,6 +102,12 @@ class Host(Protocol):
 
     def clip_fingerprint(self, clip: Any) -> str:
         """Identifies a CLIP's weights: part of the key of everything encoded with it."""
+
+
+def name_of(made_as: str, patched: bool, form: str) -> str:
+    """The name of a MODEL that was `made_as` under one, with what was done to it since."""
+    changes = [*(["patched"] if patched else []), *([f"held in 8 bits: {form}"] if form else [])]
+    return f"{made_as} ({', '.join(changes)})" if made_as and changes else made_as
 
 
 _CHOSEN: ContextVar[Host | None] = ContextVar("graft_host", default=None)

@@ -78,10 +78,10 @@ class ComfyHost:
 
     # ------------------------------------------------------------ what nodes pass on
 
-    def make_model(self, weights: Mapping[str, torch.Tensor], report: Any = None, fingerprint: str | None = None) -> Any:
+    def make_model(self, weights: Mapping[str, torch.Tensor], report: Any = None, fingerprint: str | None = None, name: str = "") -> Any:
         from .comfy_model import make_model
 
-        return make_model(weights, report, fingerprint)
+        return make_model(weights, report, fingerprint, name)
 
     def model_weights(self, model: Any) -> tuple[Mapping[str, torch.Tensor], str]:
         from .comfy_model import model_weights
@@ -92,6 +92,11 @@ class ComfyHost:
         from .comfy_model import model_fingerprint
 
         return model_fingerprint(model, self._fingerprints())
+
+    def model_name(self, model: Any) -> str:
+        from .comfy_model import model_name
+
+        return model_name(model)
 
     def hold_model(self, model: Any, form: str) -> Any:
         from .comfy_model import hold_model

@@ -11,6 +11,7 @@ from ..training.trainable.controlnet_import import load_controlnet_file, require
 from .host import current_host
 from .types import Inputs, said_of
 
+NANO_NAME = "nano_flux"
 KIND, CONTROL_KIND = "diffusion_models", "controlnet"
 
 
@@ -47,7 +48,7 @@ class LoadTransformer:
         path = host.model_path(KIND, transformer)
         loaded = load_transformer_weights(path, host.progress())
         fingerprint = loaded_fingerprint(path, host.cache_folder() / "fingerprints", host.progress())
-        return host.make_model(loaded.weights, loaded.report, fingerprint), loaded.report.explanation()
+        return host.make_model(loaded.weights, loaded.report, fingerprint, path.name), loaded.report.explanation()
 
 
 class NanoFlux:
@@ -70,7 +71,7 @@ class NanoFlux:
     def execute(self) -> tuple[Any, Any, Any]:
         host, nano = current_host(), load_nano()
         return (
-            host.make_model(nano.transformer, fingerprint=nano.transformer_fingerprint),
+            host.make_model(nano.transformer, fingerprint=nano.transformer_fingerprint, name=NANO_NAME),
             host.make_clip(nano.text_encoder, nano.text_encoder_fingerprint),
             host.make_vae(nano.autoencoder, nano.autoencoder_fingerprint),
         )

@@ -171,16 +171,26 @@ def applied(host: Host, model: Any, state: State, weights: str, strength: float)
 
     Those are a LORA_MODEL as ComfyUI's own training gives it: the tensors that its LoRA loader reads, by the names of a file.
     """
-    used_on = UsedOn(*host.model_weights(model))
+    used_on = _used_on(host, model)
     tensors = tensors_for_use(state, weights, used_on)
     return host.apply_lora(model, tensors, strength), _where_trained(state, used_on), tensors
 
 
+def _used_on(host: Host, model: Any) -> UsedOn:
+    return UsedOn(*host.model_weights(model), host.model_name(model))
+
+
 def _where_trained(state: State, used_on: UsedOn) -> str:
-    trained_on = state.inputs()["base_fingerprint"]
-    if trained_on == used_on.fingerprint:
+    inputs = state.inputs()
+    if inputs["base_fingerprint"] == used_on.fingerprint:
         return "Applied to the transformer that it was trained on."
-    return f"Trained on another transformer of the same shape ({trained_on[:12]}) than the one that it is applied to ({used_on.fingerprint[:12]})."
+    trained_on = _named(inputs.get("base_name", ""), inputs["base_fingerprint"])
+    applied_to = _named(used_on.name, used_on.fingerprint)
+    return f"Trained on another transformer of the same shape ({trained_on}) than the one that it is applied to ({applied_to})."
+
+
+def _named(name: str, fingerprint: str) -> str:
+    return f"{name}, {fingerprint[:12]}" if name else fingerprint[:12]
 
 
 class ExportLora:
@@ -223,7 +233,7 @@ class ExportLora:
         workflow: bool = False, extra_pnginfo: Any = None,
     ) -> tuple[str]:  # fmt: skip
         path = output_path(file_name, ".safetensors")
-        used_on = None if model is None else UsedOn(*current_host().model_weights(model))
+        used_on = None if model is None else _used_on(current_host(), model)
         exported = exported_lora(
             state, weights, format, licence=licence, title=path.stem, used_on=used_on, extracted_rank=extracted_rank,
             workflow=workflow_of(extra_pnginfo) if workflow else None,

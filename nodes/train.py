@@ -140,7 +140,7 @@ class GraphBase:
 
     def __init__(self, host: Host, model: Any) -> None:
         self._host, self._model = host, model
-        self.fingerprint = host.model_fingerprint(model)
+        self.fingerprint, self.name = host.model_fingerprint(model), host.model_name(model)
 
     @cached_property
     def model(self) -> nn.Module:

@@ -115,6 +115,7 @@ def _metadata(
         implementation=layout_metadata["modelspec.implementation"],
         licence=licence or LICENCES[family],
         base_fingerprint=inputs["base_fingerprint"],
+        base_name=inputs.get("base_name", ""),
         settings=inputs["settings"],
         steps=state.step,
         hint=inputs.get("hint"),

@@ -40,6 +40,8 @@ class UsedOn:
 
     weights: Mapping[str, Tensor]
     fingerprint: str
+    name: str = ""
+    """What people call it, such as its file's name; empty: unknown."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -181,25 +183,34 @@ def lora_metadata(
     used_on: UsedOn | None,
 ) -> dict[str, str]:  # fmt: skip
     """ModelSpec's fields, sd-scripts' `ss_*` fields, which LoRA users' tools show, and ours."""
-    family = base_family(inputs)
+    family, base_name = base_family(inputs), inputs.get("base_name", "")
     resolution_px = inputs.get("resolution_px")
     graft = {
         "graft.weights": choice, "graft.compute": inputs["compute"], "graft.run": state.run_key, "graft.data": inputs["data_key"],
         "graft.format": format, "graft.recipe": json.dumps(inputs["recipe"], sort_keys=True),
     }  # fmt: skip
     if used_on is not None:
-        graft["graft.used_on_fingerprint"] = used_on.fingerprint
+        graft |= {"graft.used_on_fingerprint": used_on.fingerprint, **({"graft.used_on_name": used_on.name} if used_on.name else {})}
     return build_metadata(
         title=title or f"LoRA after {state.step} steps",
         architecture=f"{family}/lora",
         implementation=_IMPLEMENTATIONS.get(FILE_NAMES.get(format, format), "https://github.com/comfyanonymous/ComfyUI"),
         licence=licence or LICENCES[family],
         base_fingerprint=inputs["base_fingerprint"],
+        base_name=base_name,
+        description=described(base_name, used_on),
         settings=inputs["settings"],
         steps=state.step,
         resolution_px=(resolution_px, resolution_px) if resolution_px else None,
         extra={**graft, **_sd_scripts_fields(state, inputs, adapters, title)},
     )
+
+
+def described(base_name: str, used_on: UsedOn | None) -> str:
+    """For people, in ModelSpec's own field, since it has none for bases; empty if no name is known."""
+    trained = f"Trained on {base_name}." if base_name else ""
+    used = f"To be used on {used_on.name}." if used_on is not None and used_on.name not in ("", base_name) else ""
+    return " ".join(filter(None, (trained, used)))
 
 
 def _sd_scripts_fields(state: State, inputs: Mapping[str, Any], adapters: Mapping[str, Adapter], title: str) -> dict[str, str]:
@@ -212,6 +223,7 @@ def _sd_scripts_fields(state: State, inputs: Mapping[str, Any], adapters: Mappin
         "ss_network_alpha": alphas.pop() if len(alphas) == 1 else "Dynamic",
         "ss_network_dropout": recipe["dropout"],
         "ss_base_model_version": "flux1",
+        "ss_sd_model_name": inputs.get("base_name", ""),
         "ss_output_name": title,
         "ss_steps": state.step,
         "ss_seed": settings["seed"],

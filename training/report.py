@@ -51,6 +51,7 @@ def training_report(state: State, measures: Mapping[str, Any] | None = None) -> 
         "weights_fingerprint": final_fingerprint,
         "initial_fingerprint": state.initial_fingerprint,
         "base_fingerprint": inputs["base_fingerprint"],
+        "base_name": inputs.get("base_name", ""),
         "data_key": inputs["data_key"],
         "run_key": state.run_key,
         "recipe": inputs["recipe"],

@@ -157,7 +157,7 @@ def request_for(
     goes_on = previous is not None and previous.inputs_key == inputs_key
     parent = previous.parent if previous is not None and goes_on else previous
     run_key = content_key("run", inputs_key, parent.key if parent else None)
-    described = {**inputs, "run_key": run_key, "inputs_key": inputs_key, "parent": _described(parent)}
+    described = {**inputs, "base_name": base.name, "run_key": run_key, "inputs_key": inputs_key, "parent": _described(parent)}
     until_step = steps + (previous.step if previous else 0)
     return Request(inputs=described, inputs_key=inputs_key, run_key=run_key, until_step=until_step, parent=parent)
 

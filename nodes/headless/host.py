@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...training.errors import InputError
 from ...training.progress import NO_PROGRESS
+from ..host import name_of
 
 if TYPE_CHECKING:
     import torch
@@ -88,10 +89,10 @@ class HeadlessHost:
 
     # ------------------------------------------------------------ what nodes pass on
 
-    def make_model(self, weights: Mapping[str, torch.Tensor], report: Any = None, fingerprint: str | None = None) -> Model:
+    def make_model(self, weights: Mapping[str, torch.Tensor], report: Any = None, fingerprint: str | None = None, name: str = "") -> Model:
         from .values import Model
 
-        return Model(weights, fingerprint or _fingerprint(weights), report)
+        return Model(weights, fingerprint or _fingerprint(weights), report, name=name)
 
     def model_weights(self, model: Model) -> tuple[Mapping[str, torch.Tensor], str]:
         from ...training.files.held import held_on_request
@@ -102,6 +103,9 @@ class HeadlessHost:
         from ...training.files.held import requested_fingerprint
 
         return requested_fingerprint(model.fingerprint, model.form) if model.form else model.fingerprint
+
+    def model_name(self, model: Model) -> str:
+        return name_of(model.name, model.patched, model.form)
 
     def hold_model(self, model: Model, form: str) -> Model:
         from ...training.files.held import require_form
@@ -143,7 +147,8 @@ class HeadlessHost:
 
         if strength == 0:
             return model
-        return replace(self.make_model(with_lora(model.weights, tensors, strength), model.report), form=model.form)
+        patched = self.make_model(with_lora(model.weights, tensors, strength), model.report, name=model.name)
+        return replace(patched, form=model.form, patched=True)
 
     def vae_fingerprint(self, vae: Vae) -> str:
         return vae.fingerprint

@@ -22,6 +22,10 @@ class Model:
     """What loading told about precision, or None."""
     form: str = ""
     """The 8-bit form in which trainings are to hold it (training.files.held.FORMS); empty: as it is."""
+    name: str = ""
+    """What people call it, such as its file's; empty: unknown."""
+    patched: bool = False
+    """Whether a LoRA was put on it since it was made under its name."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -172,7 +172,7 @@ def dora(folder: Path) -> dict[str, Any]:
 def other_base(folder: Path) -> dict[str, Any]:
     """Trained on one base, applied to another of the same shape."""
     model, state, _ = trained(rank=4, alpha=3.0, layers="all_linears")
-    other = host().make_model({name: tensor * 1.25 for name, tensor in nano().transformer.items()})
+    other = host().make_model({name: tensor * 1.25 for name, tensor in nano().transformer.items()}, name="other.safetensors")
     in_graph, where, _ = node("GraftTrainedLoRA", model=other, state=state)
     (file,) = node("GraftExportLoRA", state=state, file_name="other", model=other)
     from graft.training.files.header import read_header
@@ -181,6 +181,7 @@ def other_base(folder: Path) -> dict[str, Any]:
     return {
         "where": where, "effect": largest(weights_of(in_graph), weights_of(other)),
         "recorded": [said["graft.base_fingerprint"], said["graft.used_on_fingerprint"]],
+        "names": [said["ss_sd_model_name"], said["graft.used_on_name"], host().model_name(in_graph)],
         "fingerprints": [host().model_weights(model)[1], host().model_weights(other)[1]],
     }  # fmt: skip
 

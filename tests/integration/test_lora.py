@@ -56,4 +56,5 @@ def test_dora_follows_peft_s_rule_and_its_differences_load(measured: dict[str, A
 def test_another_base_of_the_same_shape_is_taken_and_recorded(measured: dict[str, Any]):
     found = measured["other_base"]
     assert found["effect"] > 1e-3 and found["where"].startswith("Trained on another transformer of the same shape")
+    assert found["names"] == ["nano_flux", "other.safetensors", "other.safetensors (patched)"]
     assert found["recorded"] == found["fingerprints"] and found["recorded"][0] != found["recorded"][1]

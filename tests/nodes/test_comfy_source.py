@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from graft.nodes import comfy_weights
+from graft.nodes.comfy_model import FORM, NAME, model_name
 from graft.nodes.comfy_source import lasting_fingerprint, source_files, source_key
 from graft.training.files.fingerprint import fingerprint
 from torch import nn
@@ -53,6 +54,18 @@ def loaded(file):
 
 def lora(value: float, strength: float = 1.0) -> Any:
     return {"weight": [(strength, Adapter(torch.full((2, 1), value), torch.ones(1, 2), 4.0, None), 1.0, None, None)]}
+
+
+def test_a_model_is_called_as_its_file(loaded, file):
+    flux = SimpleNamespace(model_config=SimpleNamespace(unet_config={"image_model": "flux"}))
+
+    def name(attachments: Any = None, **changes: Any) -> str:
+        return model_name(loaded(model=flux, get_attachment=(attachments or {}).get, **changes))
+
+    assert name() == "base.safetensors" and name(path="gone.safetensors") == "" and name({NAME: "nano_flux"}) == "nano_flux"
+    assert name(patches=lora(1.0)) == "base.safetensors (patched)"
+    assert name({FORM: "int8"}, patches=lora(1.0)) == "base.safetensors (patched, held in 8 bits: int8)"
+    assert name(cached_patcher_init=None, patches=lora(1.0)) == "", "of an older ComfyUI's stock loader nothing is known"
 
 
 def test_a_restarted_process_hashes_nothing(loaded, tmp_path):

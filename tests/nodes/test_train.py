@@ -37,6 +37,9 @@ class CountingHost:
     def model_fingerprint(self, model: Any) -> str:
         return "f" * 64
 
+    def model_name(self, model: Any) -> str:
+        return "mine.safetensors"
+
     def free_memory(self) -> None:
         self.freed += 1
         self.weights = {name: tensor.clone() for name, tensor in self.weights.items()}

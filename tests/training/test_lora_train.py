@@ -34,7 +34,7 @@ def shapes_of(base: LoadedBase) -> dict[str, tuple[int, ...]]:
 
 
 def used_on(base: LoadedBase) -> UsedOn:
-    return UsedOn(base.model.state_dict(), base.fingerprint)
+    return UsedOn(base.model.state_dict(), base.fingerprint, base.name)
 
 
 @pytest.mark.parametrize("dora", [False, True])
@@ -106,8 +106,9 @@ def test_the_file_gives_what_the_graph_gives(lora_train, tiny_base, tmp_path):
 
 
 def test_the_header_says_what_lora_users_expect(lora_train, tiny_settings, tiny_base, tmp_path):
-    state = lora_train(2, tiny_settings(logit_mean=0.5))
-    other = LoadedBase(tiny_base.model, "f" * 64)
+    named = LoadedBase(tiny_base.model, tiny_base.fingerprint, "flux-dev2pro.safetensors")
+    state = lora_train(2, tiny_settings(logit_mean=0.5), base=named)
+    other = LoadedBase(tiny_base.model, "f" * 64, "flux1-dev.safetensors")
     write_lora(exported_lora(state, title="shapes", used_on=used_on(other)), tmp_path / "lora.safetensors")
     header = read_header(tmp_path / "lora.safetensors")
     said = header.metadata
@@ -116,6 +117,8 @@ def test_the_header_says_what_lora_users_expect(lora_train, tiny_settings, tiny_
         "ss_guidance_scale": "1.0", "ss_timestep_sampling": "shift", "ss_steps": "2", "ss_seed": "7", "ss_resolution": "(32, 32)",
         "ss_network_dropout": "0.2", "ss_model_prediction_type": "raw", "modelspec.architecture": "flux-1-dev/lora", "modelspec.title": "shapes",
         "graft.base_fingerprint": tiny_base.fingerprint, "graft.used_on_fingerprint": "f" * 64, "graft.steps": "2",
+        "ss_sd_model_name": "flux-dev2pro.safetensors", "graft.base_name": "flux-dev2pro.safetensors", "graft.used_on_name": "flux1-dev.safetensors",
+        "modelspec.description": "Trained on flux-dev2pro.safetensors. To be used on flux1-dev.safetensors.",
     }  # fmt: skip
     assert {name: said[name] for name in expected} == expected
     assert float(said["ss_discrete_flow_shift"]) == pytest.approx(1.6487, rel=1e-4)
@@ -124,6 +127,15 @@ def test_the_header_says_what_lora_users_expect(lora_train, tiny_settings, tiny_
     assert (found.kind, found.architecture, found.layout) == ("lora", "flux", "Kohya")
     alphas = [info for name, info in header.tensors.items() if name.endswith(".alpha")]
     assert alphas and all((info.dtype, info.shape) == ("F32", ()) for info in alphas)
+
+
+def test_a_base_s_name_is_noted_and_changes_nothing(lora_train, tiny_base):
+    state = lora_train(1)
+    renamed = lora_train(1, base=LoadedBase(tiny_base.model, tiny_base.fingerprint, "renamed.safetensors"))
+    assert renamed == state and training_report(state)["base_name"] == ""
+    assert not {"ss_sd_model_name", "graft.base_name", "graft.used_on_name", "modelspec.description"} & set(exported_lora(state).metadata)
+    same = exported_lora(state, used_on=UsedOn(tiny_base.model.state_dict(), tiny_base.fingerprint, "flux1-dev.safetensors")).metadata
+    assert same["modelspec.description"] == "To be used on flux1-dev.safetensors."
 
 
 def test_training_goes_on_from_a_file(lora_train, tiny_base, tmp_path):

@@ -30,6 +30,7 @@ def test_it_trains_samples_and_exports(tmp_path: Path, monkeypatch: pytest.Monke
     header = read_header(tmp_path / "out" / "nano_lora.safetensors")
     assert (identify(header).kind, identify(header).layout, header.metadata["ss_guidance_scale"]) == ("lora", "Kohya", "1.0")
     assert header.metadata["graft.used_on_fingerprint"] == header.metadata["graft.base_fingerprint"]
+    assert header.metadata["ss_sd_model_name"] == header.metadata["graft.used_on_name"] == "nano_flux"
     pictures = [tmp_path / "out" / f"{name}_00001_.png" for name in ("word_without_lora", "word_with_lora", "old_with_lora", "loss", "exam", "steps")]
     assert len({path.read_bytes() for path in pictures}) == len(pictures)
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))

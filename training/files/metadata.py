@@ -26,6 +26,7 @@ def build_metadata(
     base_fingerprint: str,
     settings: Mapping[str, Any],
     steps: int,
+    base_name: str = "",
     hint: Mapping[str, Any] | None = None,
     resolution_px: tuple[int, int] | None = None,
     author: str = "",
@@ -42,6 +43,7 @@ def build_metadata(
         implementation: whose names and layout it has, e.g. "https://github.com/XLabs-AI/x-flux" or "diffusers".
         licence: an SPDX name, or the words that apply ("FLUX.1 [dev] Non-Commercial License").
         base_fingerprint: `fingerprint` of the weights that it was trained on.
+        base_name: what people call that base, such as its file's name.
         settings: everything that was set, as JSON values.
         steps: absolute number of training steps.
         hint: how the hints were made (a ControlNet's), as JSON values.
@@ -68,6 +70,7 @@ def build_metadata(
         "modelspec.resolution": f"{resolution_px[0]}x{resolution_px[1]}" if resolution_px else "",
         "modelspec.tags": ", ".join(tags),
         "graft.base_fingerprint": base_fingerprint,
+        "graft.base_name": base_name,
         "graft.settings": canonical_json(settings, "settings"),
         "graft.steps": str(steps),
         "graft.hint": canonical_json(hint, "hint") if hint is not None else "",

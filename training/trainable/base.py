@@ -72,6 +72,10 @@ class Base(Protocol):
         """Hash of names, shapes, dtypes and bytes, patches applied (files/fingerprint.py)."""
 
     @property
+    def name(self) -> str:
+        """What people call it, such as its file's name: noted with what is trained, no part of any key. Empty if unknown."""
+
+    @property
     def model(self) -> nn.Module:
         """The module; the loop never changes it."""
 
@@ -82,6 +86,7 @@ class LoadedBase:
 
     model: nn.Module
     fingerprint: str
+    name: str = ""
 
 
 def flux_velocity(

@@ -80,6 +80,16 @@ def test_models_carry_their_weights_and_fingerprint():
     assert host.model_weights(host.make_model(WEIGHTS, fingerprint="known"))[1] == "known"
 
 
+def test_a_model_s_name_tells_what_was_done_to_it():
+    host = HeadlessHost()
+    model = host.make_model({"img_in.weight": torch.zeros(2, 2)}, name="flux1-dev.safetensors")
+    assert host.model_name(host.make_model(WEIGHTS)) == "" and host.model_name(model) == "flux1-dev.safetensors"
+    held = host.hold_model(model, "int8")
+    patched = host.apply_lora(held, {"diffusion_model.img_in.diff": torch.ones(2, 2)}, 1.0)
+    assert host.model_name(held) == "flux1-dev.safetensors (held in 8 bits: int8)"
+    assert host.model_name(patched) == "flux1-dev.safetensors (patched, held in 8 bits: int8)"
+
+
 def test_encoders_are_known_by_their_weights():
     host, encoder = HeadlessHost(), nn.Linear(2, 2)
     assert host.clip_fingerprint(host.make_clip(encoder)) == fingerprint(encoder.state_dict())
