@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,7 @@ class Layout:
     """Height and width."""
     label_width_px: int
     title_height_px: int
+    title_width_px: int
     caption_height_px: int
 
     @classmethod
@@ -92,12 +94,13 @@ class Layout:
             cell=cell,
             label_width_px=round(widest) + 2 * GAP_PX if widest else 0,
             title_height_px=round(TITLE_PX) + 22 if title else 0,
+            title_width_px=ceil(text_width_px(title, TITLE_PX)),
             caption_height_px=round(lines * CAPTION_PX * LINE_FACTOR) + 6 if lines else 0,
         )
 
     @property
     def width_px(self) -> int:
-        return 2 * MARGIN_PX + self.label_width_px + self.columns * (self.cell[1] + GAP_PX) - GAP_PX
+        return 2 * MARGIN_PX + max(self.label_width_px + self.columns * (self.cell[1] + GAP_PX) - GAP_PX, self.title_width_px)
 
     @property
     def height_px(self) -> int:
