@@ -32,6 +32,8 @@ def test_the_data_set_is_the_same_with_another_framing(tmp_path: Path) -> None:
     assert plain == dataset and plain.framing == PLAIN
     (cut,) = CutPictures().execute(dataset, **{**USUAL, "sizes": "buckets, none enlarged"}, flip=True)
     assert cut.framing == Framing(buckets=Buckets(upscale=False), flip=True) and cut.held_out == 3 and dataset.framing == PLAIN
+    (cropped,) = CutPictures().execute(dataset, **USUAL, flip=False, cropped_views=2)
+    assert cropped.framing == Framing(cropped_views=2)
 
 
 def test_a_resolution_outside_the_buckets_is_said(tmp_path: Path) -> None:
@@ -41,7 +43,9 @@ def test_a_resolution_outside_the_buckets_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changed, expected",
-    [({}, True), ({"sizes": "buckets", "min_px": 2048}, "bucket sides"), ({"turned_views": 2}, "rotation"), ({"sizes": "round"}, "sizes")],
+    [({}, True), ({"sizes": "buckets", "min_px": 2048}, "bucket sides"), ({"turned_views": 2}, "rotation"),
+     ({"cropped_views": 9, "turned_views": 7, "rotation_degrees": 5.0}, "16 views"), ({"cropped_views": 99}, "cropped_views"),
+     ({"sizes": "round"}, "sizes")],
 )
 def test_values_are_checked_before_the_run(changed: dict[str, Any], expected: Any) -> None:
     said = CutPictures.VALIDATE_INPUTS(**{**USUAL, **changed})

@@ -47,12 +47,12 @@ class FoundLatents:
         return [["kohya", *stamp] for sample in self.samples if (stamp := _stamp(sample))]
 
     def read(self, row: int) -> Tensor | None:
-        """fp32 [C, H/8, W/8] in the space that is trained in, or None: not there, of another size, damaged, or of a turned view."""
+        """fp32 [C, H/8, W/8] in the space that is trained in, or None: not there, of another size, damaged, or of a turned or moved view."""
         if not self.samples:
             return None
         sample, number = self.samples[row // self.framing.views], row % self.framing.views
         view, path = self.framing.view(number, sample.digest), kohya_file(sample)
-        if path is None or view.degrees:
+        if path is None or view.degrees or view.crop is not None:
             return None
         return read_kohya_latents(path, self.framing.size(sample.size_px, self.resolution_px), view.mirrored)
 

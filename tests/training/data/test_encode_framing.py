@@ -86,6 +86,30 @@ def test_pictures_too_small_for_a_bucket_are_listed_or_left_out(mixed: Path, dra
     assert encoded.train_size == 14 and [problem.name for problem in encoded.skipped] == ["14.png"]
 
 
+def every_view(encoded: Any) -> torch.Tensor:
+    return encoded.pictures([dataclasses.replace(sample, row=sample.row + view) for sample in encoded.train for view in range(encoded.views)])
+
+
+def test_crops_are_encoded_ahead_and_drawn_by_seed_sample_and_epoch(mixed: Path, encoders: Any, tmp_path: Path) -> None:
+    framing = Framing(cropped_views=2)
+    dataset = ImageFolder(mixed, resolution_px=32, framing=framing)
+    encoded = encoders.encode(dataset, tmp_path / "encoded")
+    assert encoded.views == 3 and encoders.pictures == len({row.numpy().tobytes() for row in every_view(encoded)}) > 14 * 2  # some crops are the same
+    sample = encoded.train[1]  # 96 x 36: the square is 36 wide and has 60 pixels of room
+    whole = np.ascontiguousarray(cv2.imread(str(mixed / sample.name))[..., ::-1])
+    drawn: Counter[int] = Counter()
+    for epoch in range(60):
+        seen = encoded.seen(1, 7, epoch)
+        view = seen.row - sample.row
+        drawn[view] += 1
+        cut = framing.cut(whole, (96, 36), 32, framing.view(view, sample.digest))
+        assert np.array_equal(encoded.pictures([seen])[0].numpy(), cut)
+        assert np.array_equal(encoded.edges([seen], 7, [epoch])[0].numpy(), cv2.Canny(cut, 100, 200))
+        assert encoded.seen(1, 7, epoch) == seen
+    assert set(drawn) == {0, 1, 2} and min(drawn.values()) >= 10
+    assert [encoded.seen(1, 8, epoch).row for epoch in range(60)] != [encoded.seen(1, 7, epoch).row for epoch in range(60)]
+
+
 def test_mirrored_views_are_encoded_beside_the_plain_ones_which_stay(mixed: Path, encoders: Any, tmp_path: Path) -> None:
     plain = encoders.encode(ImageFolder(mixed, resolution_px=32), tmp_path / "encoded")
     flipped = encoders.encode(ImageFolder(mixed, resolution_px=32, framing=Framing(flip=True)), tmp_path / "encoded")

@@ -41,6 +41,39 @@ def test_mirrored_views_are_the_plain_one_mirrored(framing: Framing, picture: np
     assert framing.views == 2 and np.array_equal(mirrored, plain[:, ::-1]) and not np.array_equal(mirrored, plain)
 
 
+def test_a_view_cropped_elsewhere_is_that_part_of_the_scaled_picture(picture: np.ndarray) -> None:
+    """By hand: 150 x 60 goes into 96 x 32 scaled to 96 x 38, so the crop begins at row 0 to 6; of 150 x 90 a square begins at column 0 to 60."""
+    wide = picture[:60]
+    small = cv2.resize(wide, (96, 38), interpolation=cv2.INTER_AREA)
+    for place, top in ((0.0, 0), (0.5, 3), (0.7, 4), (1.0, 6)):
+        assert np.array_equal(BUCKETS.cut(wide, (150, 60), 64, View(crop=(0.3, place))), small[top : top + 32])
+    for place, left in ((0.0, 0), (0.25, 15), (1.0, 60)):
+        assert np.array_equal(PLAIN.cut(picture, (150, 90), 64, View(crop=(place, 0.9))), fit_square(picture[:, left : left + 90], 64))
+    assert np.array_equal(PLAIN.cut(picture, (150, 90), 64, View(True, crop=(0.0, 0.0))), fit_square(picture[:, :90], 64)[:, ::-1])
+
+
+def test_crops_are_drawn_for_each_picture_and_spread_over_it() -> None:
+    framing = Framing(cropped_views=3, turned_views=1, rotation_degrees=5, flip=True)
+    assert framing.views == 10 and "3 views cropped elsewhere" in framing.describe()
+    views = [framing.view(number, "a") for number in range(10)]
+    assert [view.crop is None for view in views] == [True] * 4 + [False] * 6 and [view.mirrored for view in views] == [False, True] * 5
+    assert all(view.degrees == 0 for view in views[4:]) and len({view.crop for view in views[4:]}) == 3 and views[4].crop == views[5].crop
+    assert views[:4] == [Framing(turned_views=1, rotation_degrees=5, flip=True).view(number, "a") for number in range(4)]
+    drawn = np.array([Framing(cropped_views=1).view(1, f"{number}").crop for number in range(400)])
+    assert drawn.min() >= 0 and drawn.max() <= 1 and (np.abs(drawn.mean(0) - 0.5) < 0.06).all() and (np.abs(drawn.std(0) - 12**-0.5) < 0.03).all()
+
+
+def test_what_fits_without_cropping_is_known_as_the_plain_view() -> None:
+    square, buckets = Framing(cropped_views=2), Framing(buckets=BUCKETS.buckets, cropped_views=2)
+    assert {str(square.view_key(number, "a", (64, 64), 64)) for number in range(3)} == {"a"}
+    # 150 x 90 fills 80 x 48 exactly.
+    assert len({str(buckets.view_key(number, "a", (150, 90), 64)) for number in range(3)}) == 1
+    assert len({str(square.view_key(number, "a", (150, 60), 64)) for number in range(3)}) == 3
+    # 96 x 38 has room for six rows: the second view of "a" begins at row 5, the third in the middle, at row 3.
+    keys = [buckets.view_key(number, "a", (150, 60), 64) for number in range(3)]
+    assert keys[0] == keys[2] != keys[1] and keys[1][-1] == [0, 5]
+
+
 def disc(width: int, height: int, x: float, y: float) -> np.ndarray:
     across, down = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     inside = np.hypot((across - x * width) / width, (down - y * height) / width) < 0.06
@@ -52,12 +85,12 @@ def centre(picture: np.ndarray) -> tuple[float, float]:
     return float(across.mean()), float(down.mean())
 
 
-@pytest.mark.parametrize("degrees", [-20.0, 7.0, 30.0])
+@pytest.mark.parametrize("degrees, crop", [(-20.0, None), (7.0, None), (30.0, None), (0.0, (0.8, 0.1)), (0.0, (0.3, 1.0))])
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("framing", [PLAIN, BUCKETS])
-def test_picture_hint_and_mask_go_the_same_way(framing: Framing, mirrored: bool, degrees: float) -> None:
+def test_picture_hint_and_mask_go_the_same_way(framing: Framing, mirrored: bool, degrees: float, crop: tuple[float, float] | None) -> None:
     """A disc in the picture, in a hint of half the size and in a mask ends up in the same place."""
-    view = View(mirrored, degrees)
+    view = View(mirrored, degrees, crop)
     cuts = [framing.cut(disc(width, height, 0.54, 0.45), (300, 180), 128, view) for width, height in ((300, 180), (150, 90))]
     mask = framing.cut(disc(300, 180, 0.54, 0.45)[..., 0], (300, 180), 128, view)
     assert mask.shape == cuts[0].shape[:2] == cuts[1].shape[:2]
@@ -94,7 +127,8 @@ def test_turned_views_are_drawn_for_each_picture_within_the_limit() -> None:
 
 
 def test_keys_tell_apart_what_is_cut_differently() -> None:
-    framings = [PLAIN, BUCKETS, Framing(flip=True), Framing(buckets=Buckets(), flip=True), Framing(rotation_degrees=5, turned_views=1)]
+    framings = [PLAIN, BUCKETS, Framing(flip=True), Framing(buckets=Buckets(), flip=True), Framing(rotation_degrees=5, turned_views=1),
+                Framing(cropped_views=1), Framing(cropped_views=2)]  # fmt: skip
     assert len({str(framing.key()) for framing in framings}) == len(framings)
     flipped = Framing(flip=True)
     assert flipped.view_key(0, "a", (150, 90), 64) == "a" != flipped.view_key(1, "a", (150, 90), 64)
@@ -102,7 +136,7 @@ def test_keys_tell_apart_what_is_cut_differently() -> None:
 
 @pytest.mark.parametrize(
     "options", [{"rotation_degrees": 50, "turned_views": 1}, {"turned_views": -1}, {"turned_views": 2}, {"rotation_degrees": 5},
-                {"turned_views": 8, "rotation_degrees": 5, "flip": True}]
+                {"cropped_views": -1}, {"cropped_views": 16}, {"turned_views": 8, "rotation_degrees": 5, "flip": True}]
 )  # fmt: skip
 def test_impossible_framings_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"rotation|views"):
