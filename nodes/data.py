@@ -194,6 +194,7 @@ class EncodeDataset:
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
+        kohya = "Takes latents that sd-scripts has cached beside the pictures (..._flux.npz) where they fit; the others are encoded here."
         return {
             "required": {
                 "dataset": link(DATASET, "What to encode."),
@@ -201,10 +202,13 @@ class EncodeDataset:
                 "vae": link("VAE", "Encodes the pictures, and the hints of an InstantX ControlNet."),
                 "trainable": link(TRAINABLE, "What will be trained: it decides the form of the hints."),
                 "hint_variants": whole(4, 1, 64, "InstantX with drawn thresholds: hints per picture that are encoded ahead."),
-            }
+            },
+            "optional": {"kohya_latents": ("BOOLEAN", {"default": False, "tooltip": kohya})},
         }
 
-    def execute(self, dataset: Dataset, clip: Any, vae: Any, trainable: Recipe, hint_variants: int) -> tuple[Encoded]:
+    def execute(
+        self, dataset: Dataset, clip: Any, vae: Any, trainable: Recipe, hint_variants: int, kohya_latents: bool = False
+    ) -> tuple[Encoded]:
         host = current_host()
         encoded = encode_dataset(
             dataset,
@@ -216,6 +220,7 @@ class EncodeDataset:
             progress=host.progress(),
             hint_form=trainable.hint_form,
             hint_variants=hint_variants,
+            kohya_latents=kohya_latents,
         )
         return (encoded,)
 

@@ -4,9 +4,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from graft.nodes.data import CannyHint, DrawShapes, Folder
+import torch
+from graft.nodes.data import CannyHint, DrawShapes, EncodeDataset, Folder
+from graft.nodes.headless.host import HeadlessHost
+from graft.nodes.host import use_host
 from graft.nodes.result import ValidationGrid
+from graft.training.progress import Progress
+from graft.training.trainable.controlnet import ControlNetRecipe
+from torch import Tensor
+
+
+class StandInHost(HeadlessHost):
+    """Encoders without weights; the bar is the test's own."""
+
+    def __init__(self, bar: Progress | None = None) -> None:
+        super().__init__()
+        self.encoded, self._bar = 0, bar
+
+    def progress(self, unique_id: str | None = None) -> Progress:
+        return self._bar or super().progress(unique_id)
+
+    def encode_images(self, vae: str, pixels: Tensor) -> Tensor:
+        self.encoded += len(pixels)
+        return torch.zeros(len(pixels), 16, pixels.shape[1] // 8, pixels.shape[2] // 8)
+
+    def encode_text(self, clip: str, texts: list[str]) -> tuple[Tensor, Tensor]:
+        return torch.zeros(len(texts), 2, 4), torch.zeros(len(texts), 4)
+
+    def vae_fingerprint(self, vae: str) -> str:
+        return vae
+
+    def clip_fingerprint(self, clip: str) -> str:
+        return clip
 
 
 @pytest.fixture
@@ -37,3 +68,16 @@ def test_thresholds_and_parts_of_the_schedule_are_checked_before_anything_runs()
     assert CannyHint.VALIDATE_INPUTS(100, 200, 0, 0) is True and CannyHint.VALIDATE_INPUTS(None, 200, 0, 0) is True
     assert "canny thresholds" in CannyHint.VALIDATE_INPUTS(200, 100, 0, 0)
     assert ValidationGrid.VALIDATE_INPUTS(0.0, 1.0) is True and "start <= end" in ValidationGrid.VALIDATE_INPUTS(0.5, 0.2)
+
+
+def test_latents_that_sd_scripts_has_cached_are_taken_where_the_widget_says_so(relative_input: Path):
+    (folder,) = DrawShapes().execute("shapes", count=3, size_px=64, seed=0)
+    known = np.full((16, 8, 8), 0.25, np.float32)
+    np.savez(Path(folder) / "shape_00001_0064x0064_flux.npz", latents_8x8=known)
+    with use_host(StandInHost()) as host:
+        (dataset,) = Folder().execute(folder, 64, 0, "stop", "stop")
+        (own,) = EncodeDataset().execute(dataset, "clip", "vae", ControlNetRecipe(), 1)
+        assert host.encoded == 3 and not (own.latents(own.train) == 0.25).all((1, 2, 3)).any()
+        (taken,) = EncodeDataset().execute(dataset, "clip", "vae", ControlNetRecipe(), 1, kohya_latents=True)
+    assert host.encoded == 3 and taken.key != own.key  # the two others were there already
+    assert (taken.latents(taken.train) == 0.25).all((1, 2, 3)).tolist() == [sample.name.startswith("shape_00001") for sample in taken.train]
