@@ -12,8 +12,8 @@ import { areaPath, dot, label, linePath, make, set } from "./svg.js";
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 22 };
 /** Of a held-out point, and how far lines may leave the frame. */
 const DOT_PIXELS = 3;
-/** Between two figures of an axis. */
-const [ROW_PIXELS, COLUMN_PIXELS] = [26, 70];
+/** Between two figures of an axis; and how many there are at the most in a tall chart. */
+const [ROW_PIXELS, COLUMN_PIXELS, MOST_ROWS] = [26, 70, 6];
 /** So many losses tell how far the noise goes. */
 const NOISE_SAMPLES = 2000;
 
@@ -149,7 +149,7 @@ export class Chart {
   #axes() {
     const { left, right, top, bottom } = this.inner;
     const { from, to, low, high } = this.range;
-    const rows = Math.max(3, Math.round((bottom - top) / ROW_PIXELS));
+    const rows = Math.min(MOST_ROWS, Math.max(3, Math.round((bottom - top) / ROW_PIXELS)));
     const columns = Math.max(2, Math.round((right - left) / COLUMN_PIXELS));
     const parts = [];
     const values = (this.log ? logTicks : linearTicks)(low, high, rows);
