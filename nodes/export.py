@@ -8,6 +8,8 @@ from typing import Any
 
 from ..training.errors import InputError
 from ..training.export import CHOICES, exported_control_net, write_control_net, write_diffusers_folder
+from ..training.export_controlnet_lora import exported_controlnet_lora
+from ..training.export_lora import write_lora
 from ..training.files.write import require_writable_folder, write_json
 from ..training.report import training_report
 from ..training.state import State
@@ -26,7 +28,7 @@ class ExportControlNet:
     OUTPUT_NODE = True
     DESCRIPTION = (
         "Writes the trained ControlNet as one flat BF16 file for ComfyUI's ControlNet loader, and on request as a folder for diffusers. The header "
-        "says what it was trained on and how."
+        "says what it was trained on and how. A LoRA on a ControlNet is merged into it, and can be written by itself too."
     )
     SEARCH_ALIASES = ("save controlnet", "save weights")
 
@@ -39,20 +41,32 @@ class ExportControlNet:
                 "weights": choice(CHOICES, WEIGHTS_TOOLTIP),
                 "diffusers_folder": ("BOOLEAN", {"default": False, "tooltip": "Also write a folder that diffusers reads; it is not for ComfyUI."}),
                 "licence": ("STRING", {"default": "", "tooltip": "Licence named in the file; empty: that of the base's family."}),
-            }
+            },
+            "optional": {"lora_file": ("BOOLEAN", {"default": False, "tooltip": LORA_FILE_TOOLTIP})},
         }
 
     @classmethod
     def VALIDATE_INPUTS(cls, file_name: str | None) -> bool | str:  # noqa: N802
         return file_name is None or said_early(lambda: output_path(file_name, ".safetensors"))
 
-    def execute(self, state: State, file_name: str, weights: str, diffusers_folder: bool, licence: str) -> tuple[str]:
+    def execute(
+        self, state: State, file_name: str, weights: str, diffusers_folder: bool, licence: str, lora_file: bool = False
+    ) -> tuple[str]:  # fmt: skip
         path = output_path(file_name, ".safetensors")
+        lora = exported_controlnet_lora(state, weights, licence=licence, title=f"{path.stem}_lora") if lora_file else None
         exported = exported_control_net(state, weights, licence=licence, title=path.stem)
         if diffusers_folder:  # first: it takes fewer networks than ComfyUI, and an export that fails leaves nothing
             write_diffusers_folder(exported, path.with_name(f"{path.stem}_diffusers"))
         write_control_net(exported, path)
+        if lora is not None:
+            write_lora(lora, path.with_name(f"{path.stem}_lora.safetensors"))
         return (str(path),)
+
+
+LORA_FILE_TOOLTIP = (
+    "For a LoRA on a ControlNet: also write its adapters alone, under the same name with _lora at its end. Build ControlNet LoRA takes them from the "
+    "folder loras to train further; no other program reads them."
+)
 
 
 class Report:

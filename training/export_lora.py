@@ -30,6 +30,7 @@ RANKS_PER_RANK = 2
 """An extracted LoRA has twice the trained rank unless asked otherwise: DoRA's row lengths change more directions than its adapters."""
 FILE_NAMES = {"extracted": "kohya"}
 """The names of formats that are others' names."""
+_KINDS = {"lora": "a trained LoRA", "controlnet_lora": "a trained LoRA on a ControlNet"}
 _IMPLEMENTATIONS = {"kohya": "https://github.com/black-forest-labs/flux", "diffusers": "diffusers"}
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -58,15 +59,18 @@ class ExportedLora:
     notes: tuple[str, ...]
 
 
-def trained_adapters(state: State, choice: str = "trained") -> dict[str, Adapter]:
+def trained_adapters(state: State, choice: str = "trained", wanted: str = "lora") -> dict[str, Adapter]:
     """A state's adapters by layer.
+
+    Args:
+        wanted: the kind of recipe that the state has to be of: 'lora' or 'controlnet_lora'.
 
     Raises:
         InputError: the state is of another kind, lacks the choice, or holds values that are not finite.
     """
     kind = state.inputs()["recipe"].get("kind")
-    if kind != "lora":
-        raise InputError("state", expected="a trained LoRA", found=f"a trained {kind}", remedy="Use the node of its kind.")
+    if kind != wanted:
+        raise InputError("state", expected=_KINDS[wanted], found=f"a trained {kind}", remedy="Use the node of its kind.")
     weights = chosen_weights(state, choice)
     broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
     if broken:

@@ -10,9 +10,13 @@ import torch
 from graft.training.catalogue import kind_of
 from graft.training.errors import InputError
 from graft.training.export import exported_control_net, write_control_net
-from graft.training.export_lora import exported_lora
+from graft.training.export_controlnet_lora import exported_controlnet_lora
+from graft.training.export_lora import exported_lora, write_lora
 from graft.training.files.fingerprint import fingerprint
 from graft.training.files.header import read_header
+from graft.training.files.identify import identify
+from graft.training.files.lora_read import read_lora
+from graft.training.files.tensors import read_tensors
 from graft.training.files.write import write_safetensors
 from graft.training.models.flux import Flux, FluxConfig
 from graft.training.trainable.base import LoadedBase
@@ -21,6 +25,7 @@ from graft.training.trainable.controlnet_export import exported_tensors
 from graft.training.trainable.controlnet_import import load_controlnet_file
 from graft.training.trainable.controlnet_lora import ControlNetLoraRecipe
 from graft.training.trainable.lora import LoraRecipe
+from graft.training.weights import own_module
 
 
 @pytest.fixture
@@ -62,11 +67,62 @@ def test_it_is_trained_merged_and_exported(base, recipe, tiny_train, tmp_path):
     assert kind_of(state.inputs()["recipe"]) == "controlnet_lora xlabs 1+0 rank 4"
 
 
+def test_its_adapters_are_written_alone_and_trained_further(base, recipe, tiny_train, tmp_path):
+    first = tiny_train(2, base=LoadedBase(base.model, base.fingerprint, "flux1-dev.safetensors"), recipe=recipe)
+    write_lora(exported_controlnet_lora(first, title="mine_lora"), tmp_path / "lora.safetensors")
+    again = ControlNetLoraRecipe(controlnet=recipe.controlnet, adapters=LoraRecipe(from_file=tmp_path / "lora.safetensors"))
+    second = tiny_train(1, base=base, recipe=again)
+    before, after = first.history().held_out[-1].held_out, second.history().held_out[0].held_out
+    assert after == pytest.approx(before, rel=1e-3), "where the other one ended, but for BF16"
+    assert again.extent == recipe.extent and again.notes == () and second.inputs()["recipe"]["weights"]
+    header = read_header(tmp_path / "lora.safetensors")
+    said, found = header.metadata, identify(header)
+    assert (found.kind, found.architecture, found.layout, found.sizes["rank"]) == ("lora", "flux", "Graft's ControlNet LoRA", 4)
+    assert said["modelspec.architecture"] == "flux-1-dev/controlnet-lora" and said["ss_network_dim"] == "4" and said["graft.steps"] == "2"
+    assert said["graft.controlnet_name"] == "net.safetensors" and said["graft.base_name"] == "flux1-dev.safetensors"
+
+
+def test_a_round_trip_in_fp32_is_exact_and_another_controlnet_is_told(base, recipe, tiny_train, tmp_path):
+    state = tiny_train(1, base=base, recipe=recipe)
+    write_lora(exported_controlnet_lora(state, dtype=torch.float32), tmp_path / "lora.safetensors")
+    loaded = load_controlnet_file(recipe.controlnet).weights
+    write_safetensors(tmp_path / "other.safetensors", {name: tensor * 1.5 for name, tensor in loaded.items()})
+    other = ControlNetLoraRecipe(controlnet=tmp_path / "other.safetensors", adapters=LoraRecipe(from_file=tmp_path / "lora.safetensors"))
+    trainable = other.build(own_module(base.model))
+    weights = state.weights()
+    assert {name: torch.equal(tensor, weights[name]) for name, tensor in trainable.module.state_dict().items()} == dict.fromkeys(weights, True)
+    (note,) = other.notes
+    assert "another ControlNet of the same sizes (net.safetensors, " in note and note in trainable.module.notes
+
+
+def test_a_file_that_is_none_for_this_controlnet_is_refused(base, recipe, tiny_train, tmp_path):
+    path, wrong = tmp_path / "lora.safetensors", tmp_path / "wrong.safetensors"
+    write_lora(exported_controlnet_lora(tiny_train(1, base=base, recipe=recipe)), path)
+    tensors, shapes = read_tensors(path), {name: tuple(tensor.shape) for name, tensor in base.model.state_dict().items()}
+    layer = "controlnet.double_blocks.0.img_attn.qkv"
+    cases = {
+        "a LoRA on a ControlNet, as Export ControlNet writes it": {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": torch.ones(1, 128)},
+        "two matrices and an alpha": {name: tensor for name, tensor in tensors.items() if name != f"{layer}.alpha"},
+        "finite values": {**tensors, f"{layer}.lora_up.weight": tensors[f"{layer}.lora_up.weight"] / 0},
+        "two matrices of one rank": {**tensors, f"{layer}.lora_down.weight": torch.ones(3, 128)},
+        r"double_blocks\.7\.img_attn\.qkv .* no such layer": {name.replace("blocks.0.", "blocks.7."): tensor for name, tensor in tensors.items()},
+    }
+    for said, given in cases.items():
+        write_safetensors(wrong, given)
+        with pytest.raises(InputError, match=said):
+            ControlNetLoraRecipe(controlnet=recipe.controlnet, adapters=LoraRecipe(from_file=wrong))
+    with pytest.raises(InputError, match="found a LoRA on a ControlNet"):
+        read_lora(path, shapes)
+
+
 def test_other_kinds_of_states_are_told_apart(base, recipe, tiny_train):
     state = tiny_train(1, base=base, recipe=recipe)
     with pytest.raises(InputError, match="a trained LoRA; found a trained controlnet_lora"):
         exported_lora(state)
-    assert "graft.merged_lora" not in exported_control_net(tiny_train(1, recipe=ControlNetRecipe(layout="xlabs", double_depth=1))).metadata
+    plain = tiny_train(1, recipe=ControlNetRecipe(layout="xlabs", double_depth=1))
+    assert "graft.merged_lora" not in exported_control_net(plain).metadata
+    with pytest.raises(InputError, match="a trained LoRA on a ControlNet; found a trained controlnet"):
+        exported_controlnet_lora(plain)
     Path(recipe.controlnet).unlink()
     with pytest.raises(InputError, match="Put it back there"):
         exported_control_net(state)

@@ -16,7 +16,7 @@ _LAYOUTS: tuple[tuple[str, str], ...] = (
     ("lycoris_", "LyCORIS"), ("lora_transformer_", "OneTrainer"), ("lora_unet_", "Kohya"), ("lora_te", "Kohya"),
     ("base_model.model.", "PEFT"), ("transformer.", "PEFT / diffusers"), ("unet.", "PEFT / diffusers"),
     ("text_encoder", "PEFT / diffusers"),
-    ("diffusion_model.", "generic"), ("model.diffusion_model.", "generic"),
+    ("diffusion_model.", "generic"), ("model.diffusion_model.", "generic"), ("controlnet.", "Graft's ControlNet LoRA"),
 )  # fmt: skip
 _FLUX_MARKS = ("double_blocks", "single_blocks", "single_transformer_blocks")
 _FLUX_ONLY_DOUBLE = re.compile(r"(?<!single_)transformer_blocks[._]\d+[._](attn[._](add_|to_add)|ff_context|norm1_context)")

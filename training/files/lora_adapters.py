@@ -120,11 +120,12 @@ def _joined_magnitudes(parts: Sequence[Adapter | None]) -> Tensor | None:
     return torch.cat(given) if given else None
 
 
-def require_fits(adapters: Mapping[str, Adapter], shapes: Mapping[str, tuple[int, ...]], subject: str) -> None:
+def require_fits(adapters: Mapping[str, Adapter], shapes: Mapping[str, tuple[int, ...]], subject: str, network: str = "transformer") -> None:
     """Checks that every adapter has its layer's sizes.
 
     Args:
-        shapes: of the transformer's tensors, by their original names.
+        shapes: of the network's tensors, by their original names.
+        network: what it is, for the message.
 
     Raises:
         InputError: naming every layer that is missing or of other sizes.
@@ -136,6 +137,6 @@ def require_fits(adapters: Mapping[str, Adapter], shapes: Mapping[str, tuple[int
     ]
     if wrong:
         raise InputError(
-            subject, expected="adapters of the transformer's sizes", found="; ".join(wrong),
-            remedy="Choose a transformer of the sizes that the LoRA was trained on.",
+            subject, expected=f"adapters of the {network}'s sizes", found="; ".join(wrong),
+            remedy=f"Choose a {network} of the sizes that the LoRA was trained on.",
         )  # fmt: skip

@@ -11,7 +11,7 @@ Facts: the names that ComfyUI v0.3.64 (comfy/lora.py) and diffusers 0.42 (loader
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +25,8 @@ from .names import SWAPPED_LAYER, NameMap, halves_exchanged
 LoraFormat = Literal["kohya", "diffusers", "comfyui"]
 FORMATS: tuple[LoraFormat, ...] = ("kohya", "diffusers", "comfyui")
 DIFFERENCE = "diff"
+CONTROLNET_PREFIX = "controlnet."
+"""Of a LoRA on a ControlNet (controlnet_lora_file.py), which is none for a transformer."""
 _ORIGINAL_PREFIXES = ("diffusion_model.", "model.diffusion_model.", "base_model.model.", "transformer.", "")
 _DIFFUSERS_PREFIXES = ("transformer.", "base_model.model.", "base_model.model.transformer.", "")
 _FLAT_ORIGINAL_PREFIXES = ("lora_unet_",)
@@ -83,9 +85,15 @@ def named_tensors(adapters: Mapping[str, Adapter], format: str, dtype: torch.dty
     if format == "diffusers":
         return _for_diffusers(adapters, dtype)
     _require_no_magnitudes(adapters, format)
+    flat = format == "kohya"
+    return with_alphas(adapters, lambda layer: f"lora_unet_{layer.replace('.', '_')}" if flat else f"diffusion_model.{layer}", dtype)
+
+
+def with_alphas(adapters: Mapping[str, Adapter], named: Callable[[str], str], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Matrices in `dtype` and alpha in fp32 under each layer's name in the file."""
     result: dict[str, Tensor] = {}
     for layer, adapter in adapters.items():
-        name = f"lora_unet_{layer.replace('.', '_')}" if format == "kohya" else f"diffusion_model.{layer}"
+        name = named(layer)
         result[f"{name}.lora_down.weight"] = _for_file(adapter.down, dtype)
         result[f"{name}.lora_up.weight"] = _for_file(adapter.up, dtype)
         result[f"{name}.alpha"] = torch.tensor(adapter.alpha, dtype=torch.float32)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from .header import printable, read_header
 from .lora_adapters import Adapter, effective_alpha, joined, require_fits
-from .lora_names import Place, diffusers_parts, part_rows, places
+from .lora_names import CONTROLNET_PREFIX, Place, diffusers_parts, part_rows, places
 from .names import halves_exchanged
 from .tensors import read_tensors
 
@@ -96,6 +96,9 @@ def _sorted_out(weights: Mapping[str, Tensor], known: Mapping[str, Place], subje
 
 
 def _not_a_lora(strange: list[str], subject: str) -> InputError:
+    if any(name.startswith(CONTROLNET_PREFIX) and name.endswith(tuple(_ENDINGS)) for name in strange):
+        remedy = "Choose it as `lora` in Build ControlNet LoRA: its layers are called as the transformer's, but are not the same."
+        return InputError(subject, expected="a LoRA for this transformer", found="a LoRA on a ControlNet", remedy=remedy)
     other = next((kind for ending, kind in _OTHER_METHODS.items() if any(name.endswith(ending) for name in strange)), None)
     names = ", ".join(printable(name) for name in strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
     return InputError(

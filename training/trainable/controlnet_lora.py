@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from ..data.encoded import HintForm
 from ..errors import InputError
+from ..files.controlnet_lora_file import CONTROLNET_FINGERPRINT, CONTROLNET_NAME, read_controlnet_lora
 from ..files.fingerprint import fingerprint
-from ..files.lora_adapters import adapters_of_state, require_fits
+from ..files.lora_adapters import Adapter, adapters_of_state, require_fits
 from ..models.flux import Flux
 from ..models.flux_controlnet import FluxControlNet, controlnet_from_weights, notes_for
 from .base import Conditions
@@ -35,34 +36,60 @@ _SUBJECT = "ControlNet of the LoRA"
 
 @dataclass(frozen=True, kw_only=True)
 class ControlNetLoraRecipe:
-    """The adapters and the ControlNet file that they are for; nothing but its header is read yet.
+    """The adapters and the ControlNet file that they are for; nothing but its header is read yet, and the file of a LoRA to go on from.
 
     Raises:
-        InputError: the file is no FLUX ControlNet, DoRA (a merged file has no rows of given length: it is not offered), or a file of a LoRA.
+        InputError: the file is no FLUX ControlNet, DoRA (a merged file has no rows of given length: it is not offered), or the file of the LoRA is
+            none for this ControlNet.
     """
 
     controlnet: str | Path
     """The ControlNet's file; its path is noted with the run, so that the result can be merged."""
     adapters: LoraRecipe = field(default_factory=LoraRecipe)
-    """Rank, alpha, layers and seed. Its guidance is not used: a ControlNet is trained at the guidance of the settings."""
+    """Rank, alpha, layers and seed, or a file to go on from. Its guidance is not used: a ControlNet is trained at the guidance of the settings."""
 
     def __post_init__(self) -> None:
-        if self.adapters.dora or self.adapters.from_file is not None:
-            found = "DoRA" if self.adapters.dora else "a LoRA file"
-            raise InputError("ControlNet LoRA", expected="new adapters without DoRA", found=found, remedy="Switch it off.")
-        chosen_layers(self._described[1], self.adapters.layers, self.adapters.blocks)
+        if self.adapters.dora:
+            raise InputError("ControlNet LoRA", expected="adapters without DoRA", found="DoRA", remedy="Switch it off.")
+        if self.adapters.from_file is not None:
+            self._read  # noqa: B018 (what is wrong with the file is said now)
+        else:
+            chosen_layers(self._described[1], self.adapters.layers, self.adapters.blocks)
 
     @cached_property
     def _described(self) -> tuple[str, dict[str, tuple[int, ...]]]:
         return controlnet_shapes(self.controlnet)
+
+    @cached_property
+    def _read(self) -> tuple[dict[str, Adapter], dict[str, str]]:
+        assert self.adapters.from_file is not None
+        with torch.inference_mode(False):  # ComfyUI runs nodes in it, and what is made there cannot be trained
+            return read_controlnet_lora(self.adapters.from_file, self._described[1])
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """Of the ControlNet."""
+        return fingerprint(load_controlnet_file(self.controlnet).weights)
 
     @property
     def hint_form(self) -> HintForm:
         return HINT_FORMS[self._described[0]]
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of the file that it goes on from."""
+        said = {} if self.adapters.from_file is None else self._read[1]
+        before = said.get(CONTROLNET_FINGERPRINT, self._fingerprint)
+        if before == self._fingerprint:
+            return ()
+        name = said.get(CONTROLNET_NAME, "a file without a name")
+        return (f"The LoRA was trained on another ControlNet of the same sizes ({name}, {before[:12]}); it goes on on this one.",)
+
+    @property
     def extent(self) -> Extent:
         """How large the adapters will be."""
+        if self.adapters.from_file is not None:
+            return extent((adapter.shape, adapter.rank) for adapter in self._read[0].values())
         layout_shapes = self._described[1]
         layers = chosen_layers(layout_shapes, self.adapters.layers, self.adapters.blocks)
         return extent(((layout_shapes[f"{layer}.weight"][0], layout_shapes[f"{layer}.weight"][1]), self.adapters.rank) for layer in layers)
@@ -72,8 +99,7 @@ class ControlNetLoraRecipe:
         layout, shapes = self._described
         own = {name: value for name, value in self.adapters.key_fields().items() if name not in ("kind", "guidance", "dora")}
         depths = {"double_depth": _depth(shapes, "double_blocks."), "single_depth": _depth(shapes, "single_blocks.")}
-        weights = load_controlnet_file(self.controlnet).weights
-        return {"kind": KIND, "layout": layout, **depths, "controlnet": fingerprint(weights), **own}
+        return {"kind": KIND, "layout": layout, **depths, "controlnet": self._fingerprint, **own}
 
     def build(self, base: nn.Module) -> ControlNetLoraTrainable:
         """The adapters in fp32; they change nothing yet.
@@ -84,11 +110,11 @@ class ControlNetLoraRecipe:
         from .lora_inject import Chance, inject, require_scales  # peft takes seconds to import: only where something is trained
 
         network, chance = self._network(base), Chance()
-        first = self.adapters.first_values(network.state_dict())
+        first = self._read[0] if self.adapters.from_file is not None else self.adapters.first_values(network.state_dict())
         base.add_module(_PLACE, network)  # the loop moves it with its frozen base
         module = inject(network, first, self.adapters.dropout, chance)
         require_scales(network, list(first), first)
-        module.notes = network.notes
+        module.notes = (*network.notes, *self.notes)
         module.described = {"controlnet_file": str(Path(self.controlnet).resolve()), "axes": list(network.config.axes)}
         return ControlNetLoraTrainable(module, ControlNetTrainable(network), chance)
 
@@ -129,7 +155,7 @@ def merged(weights: Mapping[str, Tensor], inputs: Mapping[str, Any]) -> dict[str
     """
     network = _network_of_run(Path(inputs["controlnet_file"]), inputs["recipe"]["controlnet"], tuple(inputs["axes"]))
     whole, adapters = dict(network.state_dict()), adapters_of_state(weights)
-    require_fits(adapters, {name: tuple(tensor.shape) for name, tensor in whole.items()}, _SUBJECT)
+    require_fits(adapters, {name: tuple(tensor.shape) for name, tensor in whole.items()}, _SUBJECT, "ControlNet")
     return {**whole, **{f"{layer}.weight": adapter.changed(whole[f"{layer}.weight"]) for layer, adapter in adapters.items()}}
 
 
