@@ -7,12 +7,20 @@ from dataclasses import replace
 import pytest
 import torch
 from graft.training import sweep, sweep_loop
+from graft.training.data.encode import encode_dataset
+from graft.training.data.folder import ImageFolder
+from graft.training.data.shapes import write_dataset
 from graft.training.errors import InputError
 from graft.training.files.fingerprint import fingerprint
 from graft.training.guard import NonFiniteError
 from graft.training.loop import apply_step
+from graft.training.models.flux import Flux
+from graft.training.models.nano import load_nano
+from graft.training.state import State
 from graft.training.store import RunStore
 from graft.training.sweep import Member, members_of, train_sweep
+from graft.training.train_to import train_to
+from graft.training.trainable.base import LoadedBase
 from graft.training.trainable.lora import LoraRecipe
 from graft.training.weights import own_module
 
@@ -64,21 +72,44 @@ def nothing_trains(monkeypatch):
     monkeypatch.setattr("graft.training.train_to.Learner", made)
 
 
+def require_same(together: State, alone: State, member: Member, base: LoadedBase) -> None:
+    """Keys and descriptions are equal; losses and weights agree to the tolerances above."""
+    assert (together.key, together.inputs()) == (alone.key, alone.inputs()), member.name
+    ours, theirs = together.history(), alone.history()
+    for one, other in zip((*ours.steps, *ours.held_out), (*theirs.steps, *theirs.held_out), strict=True):
+        of_one, of_other = (getattr(record, "loss", None) or record.held_out for record in (one, other))
+        assert one.step == other.step and of_one == pytest.approx(of_other, rel=LOSS_TOLERANCE), member.name
+    assert [record.learning_rate for record in ours.steps] == [record.learning_rate for record in theirs.steps]
+    first = member.recipe.build(own_module(base.model)).module.state_dict()
+    assert (way(together.weights()) - way(alone.weights())).norm() <= WEIGHT_TOLERANCE * (way(alone.weights()) - way(first)).norm(), member.name
+
+
 @pytest.mark.slow
 def test_each_is_trained_as_if_it_were_alone(members, run_sweep, run_single, tiny_base, tmp_path):
     outcomes = run_sweep(members, 4)
     for member, outcome in zip(members, outcomes, strict=True):
         alone = run_single(member, 4, store=RunStore(tmp_path / "alone"))
-        together = outcome.state
-        assert (together.key, together.inputs()) == (alone.key, alone.inputs()), member.name
-        ours, theirs = together.history(), alone.history()
-        for one, other in zip((*ours.steps, *ours.held_out), (*theirs.steps, *theirs.held_out), strict=True):
-            of_one, of_other = (getattr(record, "loss", None) or record.held_out for record in (one, other))
-            assert one.step == other.step and of_one == pytest.approx(of_other, rel=LOSS_TOLERANCE), member.name
-        assert [record.learning_rate for record in ours.steps] == [record.learning_rate for record in theirs.steps]
-        first = member.recipe.build(own_module(tiny_base.model)).module.state_dict()
-        assert (way(together.weights()) - way(alone.weights())).norm() <= WEIGHT_TOLERANCE * (way(alone.weights()) - way(first)).norm(), member.name
-        assert together.checkpoint.facts()["trained_together"] == len(members) and "trained_together" not in alone.checkpoint.facts()
+        require_same(outcome.state, alone, member, tiny_base)
+        assert outcome.state.checkpoint.facts()["trained_together"] == len(members) and "trained_together" not in alone.checkpoint.facts()
+
+
+@pytest.mark.slow
+def test_twelve_steps_of_three_loras_of_the_nano_are_those_of_three_single_trainings(tiny_settings, tmp_path):
+    """The built-in model on pictures and captions that it knows; the three differ in rate and rank."""
+    nano = load_nano()
+    base = LoadedBase(Flux.from_weights(nano.transformer), nano.transformer_fingerprint)
+    write_dataset(tmp_path / "shapes", count=8, seed=1, size_px=64)
+    dataset = ImageFolder(path=tmp_path / "shapes", resolution_px=64, held_out=2)
+    encoded = encode_dataset(dataset, nano.autoencoder.encode, nano.text_encoder.encode, "vae", "clip", tmp_path / "encoded", hint_form="none")
+    settings = tiny_settings(horizon_steps=12, evaluate_every=6)
+    recipe = LoraRecipe(rank=4, alpha=4.0, layers="attention_mlp", blocks="single_blocks.2-3")
+    three = members_of(recipe, settings, learning_rates=[1e-4, 3e-4, 1e-3], ranks=[2, 4, 8])[::4]
+    outcomes = train_sweep(base, three, encoded, steps=12, store=RunStore(tmp_path / "together"), device=CPU)
+    for member, outcome in zip(three, outcomes, strict=True):
+        given = {"steps": 12, "store": RunStore(tmp_path / "alone"), "device": CPU}
+        require_same(outcome.state, train_to(base, member.recipe, encoded, member.settings, **given), member, base)
+    ways = [way(outcome.state.weights()) for outcome in outcomes]
+    assert [len(outcome.history().steps) for outcome in outcomes] == [12] * 3 and len({len(each) for each in ways}) == 3
 
 
 def test_what_a_sweep_has_trained_is_found_and_the_reverse(members, run_sweep, run_single, request):
