@@ -3,6 +3,7 @@
 import { Chart } from "../chart/chart.js";
 import { element, say, show } from "../dom.js";
 import { figure, whole } from "../pure/format.js";
+import { filled } from "../pure/strings.js";
 
 const LEAST_PIXELS = [120, 80];
 
@@ -84,8 +85,9 @@ export class Curves {
   #lines({ from, step, loss, smoothed, heldOut, rate }) {
     const { words } = this;
     const number = (value) => whole(value, this.locale);
-    const steps = from < step ? `${words.steps} ${number(from)}–${number(step)}` : `${words.step} ${number(step)}`;
-    const held = heldOut ? [`${words.heldOutLoss} ${figure(heldOut.loss, 5)} (${words.step} ${number(heldOut.step)})`] : [];
+    const told = (steps) => filled(words.stepOnly, { step: steps });
+    const steps = told(from < step ? `${number(from)}–${number(step)}` : number(step));
+    const held = heldOut ? [`${words.heldOutLoss} ${figure(heldOut.loss, 5)} (${told(number(heldOut.step))})`] : [];
     return [steps, `${words.loss} ${figure(loss, 5)}`, `${words.smoothed} ${figure(smoothed, 5)}`, ...held, `${words.rate} ${figure(rate, 3)}`];
   }
 }
