@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,9 +37,8 @@ class PlainPictures(Dataset[dict[str, Any]]):
         return {"name": path.stem, "pixels": pixels, "hint": hint, "caption": path.with_suffix(".txt").read_text("utf-8").strip()}
 
 
-def plain_encoding(folder: Path, target: Path, resolution_px: int) -> float:
-    """Seconds to encode a folder: latents and edges of each picture in a file of its own, each caption encoded once."""
-    started = time.perf_counter()
+def plain_encoding(folder: Path, target: Path, resolution_px: int) -> None:
+    """Encodes a folder: latents and edges of each picture in a file of its own, each caption encoded once."""
     target.mkdir(parents=True, exist_ok=True)
     texts: dict[str, tuple[Tensor, Tensor]] = {}
     with torch.no_grad():
@@ -52,15 +50,12 @@ def plain_encoding(folder: Path, target: Path, resolution_px: int) -> float:
                 edges = (batch["hint"][row, 0] > 0).numpy()
                 np.savez(target / f"{name}.npz", latents=latents[row].numpy(), edges=np.packbits(edges, axis=-1))
     torch.save(texts, target / "texts.pt")
-    return time.perf_counter() - started
 
 
-def plain_epoch(folder: Path, resolution_px: int) -> float:
-    """Seconds for one epoch of batches as a training without a cache loads them: decoded, scaled and with their edges, not yet encoded."""
-    started = time.perf_counter()
+def plain_epoch(folder: Path, resolution_px: int) -> None:
+    """One epoch of batches as a training without a cache loads them: decoded, scaled and with their edges, not yet encoded."""
     for _ in _batches(folder, resolution_px, shuffle=True):
         pass
-    return time.perf_counter() - started
 
 
 def _batches(folder: Path, resolution_px: int, *, shuffle: bool) -> Iterator[dict[str, Any]]:

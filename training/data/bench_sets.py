@@ -26,13 +26,13 @@ TEXT_TOKENS, TEXT_WIDTH, POOLED_WIDTH = 512, 4096, 768
 _COARSE_PX, _NOISE = 16, 12
 
 
-def draw_set(folder: Path, count: int, size_px: int, progress: Progress) -> None:
-    """Writes `count` pictures with captions: smooth colours, straight edges and grain, about as large on disk as photographs."""
+def draw_set(folder: Path, count: int, size_px: int, progress: Progress, first: int = 0) -> None:
+    """Writes pictures `first` to `count` - 1 with captions: smooth colours, straight edges and grain, about as large on disk as photographs."""
     folder.mkdir(parents=True, exist_ok=True)
-    progress.start(count, "picture")
+    progress.start(count - first, "picture")
     try:
         with ThreadPoolExecutor(os.cpu_count() or 2) as writers:
-            for done, _ in enumerate(writers.map(lambda number: _write(folder, number, size_px), range(count)), start=1):
+            for done, _ in enumerate(writers.map(lambda number: _write(folder, number, size_px), range(first, count)), start=1):
                 progress.check_interrupt()
                 progress.advance(done)
     finally:
@@ -69,7 +69,7 @@ def encode_text_small(captions: list[str]) -> tuple[Tensor, Tensor]:
 
 
 def _write(folder: Path, number: int, size_px: int) -> None:
-    ending, options = (".png", [cv2.IMWRITE_PNG_COMPRESSION, 3]) if number % EVERY_PNG == 0 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    ending, options = (".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]) if number % EVERY_PNG == 0 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     write_plain(folder / f"{number:06}{ending}", cv2.imencode(ending, set_picture(number, size_px), options)[1].tobytes())
     write_plain(folder / f"{number:06}.txt", f"a drawing of kind {number % CAPTIONS}\n".encode("ascii"))
 

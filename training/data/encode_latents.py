@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..flux_space import LatentSpace
+from ..opencv import cv2
 from ..out_of_memory import let_go, ran_out, release_cached_memory
 from .encode_pictures import PictureParts
 from .keys import KeyPart
@@ -45,6 +46,25 @@ class Pace:
         return self.size > 0
 
 
+class PixelBuffers:
+    """Two pieces of memory in turn: one is filled while the autoencoder works on the other. Fresh memory costs about as much as filling it."""
+
+    def __init__(self) -> None:
+        self._pieces = [torch.empty(0), torch.empty(0)]
+
+    def filled(self, pictures: Tensor) -> Tensor:
+        """uint8 [B, H, W, 3] -> fp32 [B, 3, H, W] in 0..1, which holds until the next but one is filled."""
+        count = pictures.numel()
+        piece = self._pieces.pop(0)
+        self._pieces.append(piece := piece if len(piece) >= count else torch.empty(count))
+        pixels = piece[:count].view(len(pictures), 3, *pictures.shape[1:3])
+        for target, picture in zip(pixels, pictures.numpy(), strict=True):
+            # OpenCV takes the channels apart several times as fast as a permuted copy does.
+            for plane, channel in zip(target, cv2.split(picture), strict=True):
+                plane.copy_(torch.from_numpy(channel))
+        return pixels.div_(255)
+
+
 @dataclass(frozen=True)
 class LatentParts:
     """Makes latents from the rows of pictures."""
@@ -57,6 +77,7 @@ class LatentParts:
     found: FoundLatents = NO_FOUND_LATENTS
     """Latents of pictures that another program has encoded."""
     pace: Pace = field(default_factory=Pace)
+    buffers: PixelBuffers = field(default_factory=PixelBuffers)
 
     def latents(self) -> Rows:
         """Latents of all pictures: fp32 rows [C, H/8, W/8]."""
@@ -91,10 +112,10 @@ class LatentParts:
         return self._rows("given-hints", self.parts.hint_contents, make, "hint latent")
 
     def _stored(self, rows: Rows, tensor: str, wanted: Sequence[int]) -> Tensor:
-        return _pixels(rows.stack(tensor, wanted))
+        return self.buffers.filled(rows.stack(tensor, wanted))
 
     def _drawn(self, variant: int, wanted: Sequence[int]) -> Tensor:
-        return _pixels(torch.from_numpy(self.parts.drawn_hints(self.pictures, wanted, variant)))
+        return self.buffers.filled(torch.from_numpy(self.parts.drawn_hints(self.pictures, wanted, variant)))
 
     def _encoded(self, rows: Sequence[int], report: Report, pixels_of: PixelsOf) -> list[Tensor]:
         """The latents of some rows of one size, fp32 [C, H/8, W/8] each; pixels are read ahead in a thread while the autoencoder works."""
@@ -152,8 +173,3 @@ class LatentParts:
         parts = self.parts
         base = (_LATENTS_VERSION, self.identity, parts.dataset.resolution_px, self.space.shift, self.space.scale)
         return parts.shelf.rows(kind, contents, parts.rows_per_shard, make, unit, *base, *setup, groups=parts.groups)
-
-
-def _pixels(pictures: Tensor) -> Tensor:
-    """uint8 [B, H, W, 3] -> fp32 [B, 3, H, W] in 0..1."""
-    return pictures.permute(0, 3, 1, 2).contiguous().float().div_(255)

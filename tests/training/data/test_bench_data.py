@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,9 @@ def test_every_phase_runs_and_gives_its_figures(tmp_path: Path, monkeypatch: pyt
     assert json.loads((tmp_path / "figures.json").read_text("utf-8")) == figures and not list((tmp_path / "sets").iterdir())
     assert figures["ram_ratio_6000_to_600"] == max(figures["ram_ratios"].values()) and set(figures["ram_ratios"]) == {"check", "encode", "load"}
     assert figures["speedup_over_plain"] == min(figures["speedups"].values()) > 0 and figures["second_start_seconds"] > 0
+    times = figures["processor_ms_per_picture"]
+    by_processor = {phase: times["plain"][phase] / times["ours"][phase] for phase in ("encode", "load")}
+    assert figures["speedups_in_processor_time"] == pytest.approx(by_processor)
     text = bench_data.describe(figures)
     assert "40 pictures of 32 px" in text and f"{figures['ram_ratio_6000_to_600']:.3f}" in text
 
@@ -62,6 +68,30 @@ def test_stand_ins_give_as_much_as_the_real_encoders() -> None:
     assert encode_images(torch.rand(2, 3, 64, 128)).shape == (2, 16, 8, 16)
     tokens, pooled = encode_text(["a", "b"])
     assert tokens.shape == (2, 512, 4096) and pooled.shape == (2, 768) and tokens.dtype == torch.bfloat16
+
+
+def test_the_rest_of_a_set_joins_its_beginning(tmp_path: Path) -> None:
+    draw_set(tmp_path / "whole", 6, 32, NO_PROGRESS)
+    draw_set(tmp_path / "parts", 4, 32, NO_PROGRESS)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
+    draw_set(tmp_path / "parts", 6, 32, NO_PROGRESS, first=4)
+    assert all((tmp_path / "parts" / name).stat().st_mtime_ns == written for name, written in before.items())
+    whole, parts = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("whole", "parts"))
+    assert whole == parts and len(whole) == 12
+
+
+def test_processor_time_is_of_the_work_and_of_the_processes_it_starts() -> None:
+    def busy() -> None:
+        subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.15: pass"], check=True)
+
+    assert 0.12 < bench_data._cost_of(busy).processor_seconds < 1.0
+    assert bench_data._cost_of(lambda: time.sleep(0.2)).processor_seconds < 0.1 < bench_data._cost_of(lambda: time.sleep(0.2)).seconds
+
+
+def test_the_default_sets_fit_beside_what_they_are_encoded_to() -> None:
+    """By hand, bytes for each pixel: 0.7 in its file, 3 decoded, 1 of latents (16 channels of 4 bytes for 64 pixels), 1/8 of edges."""
+    needed = bench_data.BenchSets().needed_bytes()
+    assert 4.825 * 1024**2 * 6000 < needed < 34e9
 
 
 @pytest.mark.parametrize("options", [{"pictures": 39}, {"small": 3}, {"size_px": 100}, {"small_px": 16}])

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import gc
 import io
+import itertools
 import os
 import tracemalloc
 import zlib
@@ -19,6 +20,7 @@ import pytest
 import torch
 from graft.training.data.canny import CannyRecipe
 from graft.training.data.encode import LatentSpace, encode_dataset
+from graft.training.data.encode_latents import PixelBuffers
 from graft.training.data.encoded import Encoded
 from graft.training.data.folder import ImageFolder, read_picture
 from graft.training.data.shards import rows_for
@@ -38,6 +40,16 @@ def contents(encoded: Encoded) -> list[torch.Tensor]:
     samples = [*encoded.train, *encoded.held_out]
     hints = encoded.hints(samples, 5, [2] * len(samples))
     return [encoded.latents(samples), *encoded.text(samples), *encoded.empty_text(), encoded.pictures(samples), hints]  # type: ignore[list-item]
+
+
+def test_pixels_are_the_pictures_and_stay_while_the_next_are_read() -> None:
+    buffers, random = PixelBuffers(), np.random.default_rng(0)
+    pictures = [torch.from_numpy(random.integers(0, 256, (count, 24, 16, 3), np.uint8)) for count in (3, 2, 4, 3)]
+    filled = [buffers.filled(pictures[0])]
+    for before, now in itertools.pairwise(pictures):
+        filled.append(buffers.filled(now))
+        for pixels, shown in ((filled[-2], before), (filled[-1], now)):
+            assert torch.equal(pixels, shown.permute(0, 3, 1, 2).float() / 255)
 
 
 def test_what_comes_back_is_what_the_encoders_gave(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
