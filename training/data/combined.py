@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from ..errors import InputError
 from ..progress import NO_PROGRESS, Progress
 from .caption_rules import PLAIN_CAPTIONS, CaptionRules
@@ -17,9 +15,8 @@ from .framing import Framing
 from .held_out import require_share, split
 from .keys import KeyPart, content_key
 from .known import KnownFiles
-from .picture import fit_square
-from .picture_header import UnreadablePictureError
 from .picture_set import content_of, recipe_key
+from .placed import PlacedPictures
 from .policy import OnUnreadable, Policy
 
 REPEATS_LIMIT = 10_000
@@ -63,7 +60,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Combined:
+class Combined(PlacedPictures):
     """Data sets that agree in resolution and hints (dataset.Dataset). Their samples follow one another.
 
     Raises:
@@ -126,27 +123,6 @@ class Combined:
 
     def split(self, samples: Sequence[Sample]) -> tuple[list[int], list[int]]:
         return split(samples, 0, self.held_out_share)
-
-    def read(self, sample: Sample) -> np.ndarray:
-        return fit_square(self.read_whole(sample), self.resolution_px)
-
-    def read_whole(self, sample: Sample) -> np.ndarray:
-        assert sample.place is not None, f"{sample.name} was not scanned"
-        return sample.place.picture(sample.digest)
-
-    def read_hint(self, sample: Sample) -> np.ndarray:
-        return fit_square(self.read_whole_hint(sample), self.resolution_px)
-
-    def read_whole_hint(self, sample: Sample) -> np.ndarray:
-        """Raises:
-        InputError: it cannot be read any more.
-        """
-        assert sample.hint_place is not None, f"{sample.name} has no hint of its own"
-        try:
-            return sample.hint_place.picture(sample.hint_digest)
-        except UnreadablePictureError as error:
-            remedy = "Put it back, or queue again to look at everything anew."
-            raise InputError(f"hint of {sample.name}", expected="the picture that was scanned", found=f"one that {error}", remedy=remedy) from error
 
     def key(self, samples: Sequence[Sample] | None = None) -> str:
         contents = [content_of(sample) for sample in (self.scan() if samples is None else samples)]

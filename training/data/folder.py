@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from ..errors import InputError
 from ..progress import NO_PROGRESS, Progress
 from .canny import CannyRecipe
@@ -17,7 +15,8 @@ from .framing import PLAIN, Framing
 from .hints import DrawnHint, hint_key
 from .keys import content_key
 from .known import IN_MEMORY, KnownFiles
-from .picture import fit_square, read_picture
+from .picture import read_picture
+from .placed import PlacedPictures
 from .policy import Policy
 from .sources.folder_tree import PICTURE_ENDINGS, FolderTree
 from .sources.record import Record
@@ -34,7 +33,7 @@ _DATA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class ImageFolder:
+class ImageFolder(PlacedPictures):
     """Describes a data set: a folder of pictures, each with a caption in a text file of the same name. Nothing is loaded.
 
     Raises:
@@ -91,31 +90,6 @@ class ImageFolder:
 
     def split(self, samples: Sequence[Sample]) -> tuple[list[int], list[int]]:
         return split_held_out([sample.digest for sample in samples], self.held_out)
-
-    def read(self, sample: Sample) -> np.ndarray:
-        """The sample's picture, uint8 RGB [resolution_px, resolution_px, 3].
-
-        Raises:
-            UnreadablePictureError: it cannot be decoded, or is no longer the file that was scanned.
-        """
-        return fit_square(self.read_whole(sample), self.resolution_px)
-
-    def read_whole(self, sample: Sample) -> np.ndarray:
-        """The sample's picture, uint8 RGB [H, W, 3], upright and not scaled.
-
-        Raises:
-            UnreadablePictureError: it cannot be decoded, or is no longer the file that was scanned.
-        """
-        assert sample.place is not None, f"{sample.name} was not scanned"
-        return sample.place.picture(sample.digest)
-
-    def read_hint(self, sample: Sample) -> np.ndarray:
-        """A folder's hints are made from its pictures; none are given."""
-        raise AssertionError(f"{sample.name} has no hint of its own")
-
-    def read_whole_hint(self, sample: Sample) -> np.ndarray:
-        """None are given."""
-        raise AssertionError(f"{sample.name} has no hint of its own")
 
     def key(self, samples: Sequence[Sample] | None = None) -> str:
         """A hash of everything that training sees: picture and caption contents, their order, resolution, hint and split.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ..errors import InputError
 from ..progress import NO_PROGRESS, Progress
 from .canny import CannyRecipe
@@ -16,8 +14,7 @@ from .held_out import require_share, split
 from .hints import hint_key
 from .keys import KeyPart, content_key
 from .known import IN_MEMORY, KnownFiles
-from .picture import fit_square
-from .picture_header import UnreadablePictureError
+from .placed import PlacedPictures
 from .policy import OnUnreadable, Policy
 from .sources.record import Source
 from .sources.scan import MissingCaptions, Scanner
@@ -27,7 +24,7 @@ _SET_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureSet:
+class PictureSet(PlacedPictures):
     """A description of a source's pictures and of what to make of them (dataset.Dataset). Nothing is loaded.
 
     Raises:
@@ -82,27 +79,6 @@ class PictureSet:
 
     def split(self, samples: Sequence[Sample]) -> tuple[list[int], list[int]]:
         return split(samples, self.held_out, self.held_out_share)
-
-    def read(self, sample: Sample) -> np.ndarray:
-        return fit_square(self.read_whole(sample), self.resolution_px)
-
-    def read_whole(self, sample: Sample) -> np.ndarray:
-        assert sample.place is not None, f"{sample.name} was not scanned"
-        return sample.place.picture(sample.digest)
-
-    def read_hint(self, sample: Sample) -> np.ndarray:
-        return fit_square(self.read_whole_hint(sample), self.resolution_px)
-
-    def read_whole_hint(self, sample: Sample) -> np.ndarray:
-        """Raises:
-        InputError: it cannot be read any more.
-        """
-        assert sample.hint_place is not None, f"{sample.name} has no hint of its own"
-        try:
-            return sample.hint_place.picture(sample.hint_digest)
-        except UnreadablePictureError as error:
-            remedy = "Put it back, or queue again to look at everything anew."
-            raise InputError(f"hint of {sample.name}", expected="the picture that was scanned", found=f"one that {error}", remedy=remedy) from error
 
     def key(self, samples: Sequence[Sample] | None = None) -> str:
         """A hash of everything that training sees, in the order of the samples."""
