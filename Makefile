@@ -20,7 +20,7 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make integration COMFYUI_PATH=... COMFYUI_PYTHON=...   the tests against a real ComfyUI, with the Python that it runs in"
 	@echo "make browser COMFYUI_PATH=... COMFYUI_PYTHON=...   the live panel in Chromium and a real ComfyUI (FRONTEND= names another frontend); pictures in out/browser"
-	@echo "make pictures COMFYUI_PATH=... COMFYUI_PYTHON=...   the workflows' thumbnails and the README's pictures, from a real run"
+	@echo "make pictures COMFYUI_PATH=... COMFYUI_PYTHON=...   the workflows' thumbnails and the README's pictures, from real runs (OPTIONS=--help lists options)"
 	@echo "make bench  seconds and memory per training step, beside the same step in diffusers"
 
 demo: $(INSTALLED)
@@ -49,7 +49,7 @@ browser: $(TESTABLE)
 pictures: $(TESTABLE)
 	@test -n "$(COMFYUI_PATH)" || (echo "Name a ComfyUI checkout: make pictures COMFYUI_PATH=/path/to/ComfyUI COMFYUI_PYTHON=/its/bin/python"; exit 1)
 	test -d "$(PLAYWRIGHT)/node_modules/playwright-core" || npm install --no-save --prefix "$(PLAYWRIGHT)" playwright-core
-	COMFYUI_PATH="$(COMFYUI_PATH)" COMFYUI_PYTHON="$(COMFYUI_PYTHON)" PLAYWRIGHT="$(PLAYWRIGHT)" $(BIN)/python tests/browser/make_pictures.py
+	COMFYUI_PATH="$(COMFYUI_PATH)" COMFYUI_PYTHON="$(COMFYUI_PYTHON)" PLAYWRIGHT="$(PLAYWRIGHT)" $(BIN)/python tests/browser/make_pictures.py $(OPTIONS)
 
 bench: $(TESTABLE)
 	$(BIN)/python -m graft bench

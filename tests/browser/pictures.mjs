@@ -1,86 +1,98 @@
 /**
  * Makes the pictures of the project in the real frontend: a thumbnail of every workflow, the panel after a real training, the stored trainings.
  *
- * node pictures.mjs URL WORKFLOWS_FOLDER PICTURES_FOLDER [TRAINED_WORKFLOW.json]
- *   TRAINED_WORKFLOW   is run to its end first, and shown as that has left it; its thumbnail has its file's name
+ * node pictures.mjs URL JOBS.json FOLDER_FOR_PICTURES
+ *   JOBS   {panel: workflow | null, thumbnails: [{name, workflow, run}]}: those with `run` are run to their end and shown as that has left them
  */
 
-import { readFile, readdir } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
 import { LONG, choose, ended, inPhase, load, lookAt, open, panelOf, run } from "./comfy.mjs";
-import { newPage, startBrowser } from "./tools.mjs";
+import { newPage, require, startBrowser } from "./tools.mjs";
 import { extent, wrapped } from "./wrap.mjs";
 
-const [url, workflows, folder, trained] = process.argv.slice(2);
+const [url, jobs, folder] = process.argv.slice(2);
+const { panel, thumbnails } = JSON.parse(await readFile(jobs, "utf8"));
 const SETTINGS = {
   "Comfy.TutorialCompleted": true, "Comfy.Workflow.ShowMissingModelsWarning": false, "Comfy.Workflow.ShowMissingNodesWarning": false,
   "Comfy.Minimap.Visible": false, "Comfy.VueNodes.Enabled": false, "Comfy.ColorPalette": "dark", "Comfy.Graph.CanvasInfo": false,
+  "LiteGraph.Canvas.MaximumFps": 8,
 };
-const [SCALE, QUALITY, EDGE] = [0.36, 88, 40];
+const [SCALE, EDGE] = [0.36, 40];
+/** The best of these at which a picture is small enough to be shipped. */
+const [QUALITIES, MOST_BYTES] = [[88, 80, 70, 60, 50, 40], 150_000];
 /** Room around the graph for what ComfyUI draws at the edges of its page: none of it is in the picture. */
 const MENUS = { left: 90, top: 130, right: 60, bottom: 130 };
 const browser = await startBrowser();
-const read = async (path) => JSON.parse(await readFile(path, "utf8"));
+
+async function shoot(target, name, options = {}) {
+  const path = join(folder, `${name}.jpg`);
+  for (const quality of QUALITIES) {
+    await target.screenshot({ path, type: "jpeg", quality, ...options, ...LONG });
+    if ((await stat(path)).size <= MOST_BYTES) break;
+  }
+  process.stdout.write(`${name}: ${(await stat(path)).size} bytes\n`);
+}
 
 /** The whole graph, its groups in rows of about the same width. */
-async function thumbnail(page, workflow, target) {
+async function thumbnail(page, { name, workflow, run: isRun }) {
   const shown = wrapped(workflow);
   const box = extent(shown, EDGE);
   const [width, height] = [Math.round(box.width * SCALE), Math.round(box.height * SCALE)];
   await page.setViewportSize({ width: width + MENUS.left + MENUS.right, height: height + MENUS.top + MENUS.bottom });
   await load(page, shown);
+  if (isRun) await runToEnd(page, name);
   await page.evaluate(({ scale, x, y, margins }) => {
     const { canvas } = window.comfyAPI.app.app;
+    canvas.deselectAll?.();
     canvas.ds.scale = scale;
     canvas.ds.offset[0] = margins.left / scale - x;
     canvas.ds.offset[1] = margins.top / scale - y;
     canvas.low_quality_zoom_threshold = 0;
     canvas.setDirty(true, true);
   }, { scale: SCALE, x: box.x, y: box.y, margins: MENUS });
-  await page.waitForTimeout(4000);
-  await page.screenshot({ path: target, type: "jpeg", quality: QUALITY, clip: { x: MENUS.left, y: MENUS.top, width, height }, ...LONG });
+  await page.waitForTimeout(6000);
+  await shoot(page, name, { clip: { x: MENUS.left, y: MENUS.top, width, height } });
 }
 
-async function panel(page, target) {
+async function runToEnd(page, name) {
+  await run(page);
+  await page.waitForTimeout(2000);
+  const statuses = await ended(url);
+  require(statuses.at(-1) === "success", `${name} failed`);
+}
+
+/** Trains, and shows the panel as it stands at the end; what follows in the graph is not needed. */
+async function panelPicture(page, workflow) {
   await page.setViewportSize({ width: 1500, height: 1100 });
-  await lookAt(page, "GraftTrainSteps");
-  const box = await panelOf(page).boundingBox();
-  const clip = { x: box.x - 24, y: 90, width: box.width + 48, height: box.y + box.height - 90 + 24 };
-  await page.screenshot({ path: target, type: "jpeg", quality: QUALITY, clip, ...LONG });
-}
-
-/** Trains, waits for the end, and shows the panel as it stands then. */
-async function train(page, workflow) {
   await load(page, workflow);
   await run(page);
   await inPhase(page, "finished");
-  await panel(page, join(folder, "panel.jpg"));
+  await lookAt(page, "GraftTrainSteps");
+  const box = await panelOf(page).boundingBox();
+  await shoot(page, "panel", { clip: { x: box.x - 24, y: 90, width: box.width + 48, height: box.y + box.height - 90 + 24 } });
+  await fetch(`${url}/interrupt`, { method: "POST" });
   await ended(url);
 }
 
-async function stored(page, target) {
-  await page.evaluate(() => window.comfyAPI.app.app.extensionManager.sidebarTab.toggleSidebarTab("graft.runs"));
-  const tick = page.locator(".graft-runs-item input").first();
-  await tick.click(LONG);
+async function stored(page) {
+  const toggle = () => page.evaluate(() => window.comfyAPI.app.app.extensionManager.sidebarTab.toggleSidebarTab("graft.runs"));
+  await toggle();
+  await page.locator(".graft-runs-item input").first().click(LONG);
   await page.waitForTimeout(2000);
-  await page.locator(".graft-runs").screenshot({ path: target, type: "jpeg", quality: QUALITY, ...LONG });
+  await shoot(page.locator(".graft-runs"), "trainings");
+  await toggle();
 }
 
 try {
   await choose(url, SETTINGS);
   const { page } = await newPage(browser);
   await open(page, url);
-  if (trained) {
-    const workflow = await read(trained);
-    await train(page, workflow);
-    await stored(page, join(folder, "trainings.jpg"));
-    await page.evaluate(() => window.comfyAPI.app.app.extensionManager.sidebarTab.toggleSidebarTab("graft.runs"));
+  if (panel) {
+    await panelPicture(page, panel);
+    await stored(page);
   }
-  for (const name of (await readdir(workflows)).filter((each) => each.endsWith(".json"))) {
-    const path = trained && basename(trained) === name ? trained : join(workflows, name);
-    await thumbnail(page, await read(path), join(folder, name.replace(".json", ".jpg")));
-    process.stdout.write(`${name}\n`);
-  }
+  for (const job of thumbnails) await thumbnail(page, job);
 } finally {
   await browser.close();
 }

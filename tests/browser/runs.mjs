@@ -29,6 +29,9 @@ async function comparesCurves(page) {
     await page.waitForFunction((wanted) => document.querySelectorAll(".graft-runs-item input:checked").length === wanted, index + 1, LOOKING);
   }
   await page.waitForFunction(() => document.querySelectorAll(".graft-runs .graft-others path").length === 1, null, LOOKING);
+  await page.locator(".graft-runs .graft-chart").focus(LONG);
+  await page.keyboard.press("ArrowLeft");
+  require(await page.locator(".graft-runs .graft-reading").isVisible(), "an arrow key reads nothing");
   await page.screenshot({ path: join(folder, `${name}_6_runs.png`), ...LONG });
 }
 

@@ -21,7 +21,7 @@ export async function startBrowser() {
  * there is no graphics card. What is not of this machine is not asked for.
  */
 export async function newPage(browser, options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1500, height: 1000 }, reducedMotion: "reduce", ...options });
+  const context = await browser.newContext({ viewport: { width: 1500, height: 1060 }, reducedMotion: "reduce", ...options });
   await context.route((url) => !["127.0.0.1", ""].includes(url.hostname), (route) => route.abort());
   const page = await context.newPage();
   const errors = [];

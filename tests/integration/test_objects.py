@@ -31,6 +31,7 @@ def test_control_nets(figures: Any):
 
 def test_weights_read_back(figures: Any):
     assert figures["same_names"] and figures["same_bits"] and figures["shared"]
+    assert figures["copied_bytes"] == 0 < 10**7 < figures["model_bytes"], "what is frozen needs no memory beyond the MODEL"
     assert len(set(figures["fingerprints"])) == 1
 
 

@@ -119,3 +119,17 @@ test("a zoomed view stays where it is while steps arrive, and goes when another 
   chart.show(training(10));
   assert.equal(chart.range.to, 10);
 });
+
+test("what has come since the last drawing is not pointed at", () => {
+  const data = training(3);
+  const { chart, readings } = drawn(data);
+  data.curve.add([4, 1, 0.1, 0.1, 0.1, 1e-3]);
+  chart.point(4);
+  assert.equal(readings.at(-1).step, 3);
+  assert.ok(Number.isFinite(Number(chart.markDot.attributes.cy)), "a point has a place");
+  data.curve.clear();
+  chart.draw();
+  data.curve.add([1, 1, 0.5, 0.5, 0.5, 1e-3]);
+  chart.point(1);
+  assert.equal(readings.at(-1), null, "nothing of it is drawn yet");
+});

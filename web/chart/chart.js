@@ -33,6 +33,8 @@ export class Chart {
     this.others = [];
     this.size = [400, 180];
     this.cursor = null;
+    /** The running mean at each point of the curve as it was drawn last. */
+    this.smooth = [];
     this.#build();
     this.gestures = new Gestures(this);
   }
@@ -107,6 +109,7 @@ export class Chart {
   }
 
   #empty() {
+    this.smooth = [];
     this.grid.replaceChildren();
     this.more.replaceChildren();
     for (const path of [this.raw, this.mean, this.held, this.points]) path.setAttribute("d", "");
@@ -204,9 +207,10 @@ export class Chart {
     this.#moveCursor();
   }
 
+  /** A point that has come since the curve was drawn is not to be pointed at yet. */
   #moveCursor() {
     const curve = this.data?.curve;
-    const index = this.cursor === null || !curve ? -1 : nearest(curve.step, this.cursor);
+    const index = this.cursor === null || !curve ? -1 : Math.min(nearest(curve.step, this.cursor), this.smooth.length - 1);
     this.mark.setAttribute("visibility", index < 0 ? "hidden" : "visible");
     if (index < 0) return this.onRead(null);
     const x = this.x(curve.step[index]);
