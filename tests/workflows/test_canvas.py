@@ -49,7 +49,7 @@ def inside(inner: Box, outer: Box) -> bool:
 
 
 def test_the_main_jobs_are_shipped():
-    wanted = {"nano_canny_controlnet", "flux_dev_canny_controlnet", "continue_training", "export_controlnet"}
+    wanted = {"nano_canny_controlnet", "flux_dev_canny_controlnet", "continue_training", "export_controlnet", "nano_lora", "nano_lora_sweep"}
     assert wanted <= {path.stem for path in SHIPPED}
 
 

@@ -1,4 +1,4 @@
-"""The shipped LoRA workflow, run without ComfyUI on few pictures and steps."""
+"""The shipped LoRA workflows, run without ComfyUI on few pictures and steps."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from graft.nodes.headless.cli import main
 from graft.training.files.header import read_header
 from graft.training.files.identify import identify
+from graft.training.store import RunStore
 
-WORKFLOW = Path(__file__).parents[2] / "workflows" / "nano_lora.json"
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
 SAMPLERS = ("Sample without LoRA", "Sample with LoRA", "Sample an old caption with LoRA")
 SMALL = {
     "GraftDrawShapes.count": 8, "GraftImageFolder.held_out": 2, "GraftSettings.batch_size": 2, "GraftSettings.warmup_steps": 0,
@@ -22,10 +23,21 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
-def test_it_trains_samples_and_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+SMALL_SWEEP = {
+    **{name: SMALL[name] for name in SMALL if name.startswith(("GraftImageFolder", "GraftSettings", "EmptySD3LatentImage", "GraftLoRAGrid"))},
+    "GraftDrawShapes.count": 6, "GraftSettings.horizon_steps": 2, "GraftTrainSweep.steps": 2, "GraftTrainSweep.learning_rates": "0.001, 0.02",
+    "Sample with the best LoRA.steps": 2,
+}  # fmt: skip
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAFT_INPUT", str(tmp_path / "input"))
     monkeypatch.setenv("GRAFT_RUNS", str(tmp_path / "runs"))
+
+
+def test_it_trains_samples_and_exports(tmp_path: Path):
     assert run(tmp_path, SMALL) == 0
     header = read_header(tmp_path / "out" / "nano_lora.safetensors")
     assert (identify(header).kind, identify(header).layout, header.metadata["ss_guidance_scale"]) == ("lora", "Kohya", "1.0")
@@ -42,6 +54,16 @@ def test_it_trains_samples_and_exports(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "out" / "report.json").is_file(), "and find the figures"
 
 
-def run(folder: Path, values: dict[str, Any]) -> int:
+def test_a_sweep_trains_draws_and_exports_all_of_them(tmp_path: Path):
+    assert run(tmp_path, SMALL_SWEEP, "nano_lora_sweep") == 0
+    names = ("lr0.001", "lr0.02")
+    files = {name: (tmp_path / "out" / f"{name}.safetensors") for name in names}
+    assert {name: read_header(path).metadata["ss_learning_rate"] for name, path in files.items()} == {"lr0.001": "0.001", "lr0.02": "0.02"}
+    pictures = [tmp_path / "out" / f"{name}_00001_.png" for name in (*names, "sweep_losses", "sweep_best")]
+    assert len({path.read_bytes() for path in pictures}) == len(pictures)
+    assert [run.history.read().steps[-1].step for run in RunStore(tmp_path / "runs").runs()] == [2, 2]
+
+
+def run(folder: Path, values: dict[str, Any], workflow: str = "nano_lora") -> int:
     sets = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-    return main(["run", str(WORKFLOW), "--output", str(folder / "out"), *sets])
+    return main(["run", str(WORKFLOWS / f"{workflow}.json"), "--output", str(folder / "out"), *sets])
