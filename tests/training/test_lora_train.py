@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from graft.training import __version__
 from graft.training.errors import InputError
 from graft.training.export_lora import UsedOn, exported_lora, tensors_for_use, write_lora
 from graft.training.files.fingerprint import fingerprint
@@ -116,7 +117,7 @@ def test_the_header_says_what_lora_users_expect(lora_train, tiny_settings, tiny_
         "ss_network_module": "networks.lora_flux", "ss_network_dim": "4", "ss_network_alpha": "3.0", "ss_base_model_version": "flux1",
         "ss_guidance_scale": "1.0", "ss_timestep_sampling": "shift", "ss_steps": "2", "ss_seed": "7", "ss_resolution": "(32, 32)",
         "ss_network_dropout": "0.2", "ss_model_prediction_type": "raw", "modelspec.architecture": "flux-1-dev/lora", "modelspec.title": "shapes",
-        "graft.base_fingerprint": tiny_base.fingerprint, "graft.used_on_fingerprint": "f" * 64, "graft.steps": "2",
+        "graft.base_fingerprint": tiny_base.fingerprint, "graft.used_on_fingerprint": "f" * 64, "graft.steps": "2", "graft.version": __version__,
         "ss_sd_model_name": "flux-dev2pro.safetensors", "graft.base_name": "flux-dev2pro.safetensors", "graft.used_on_name": "flux1-dev.safetensors",
         "modelspec.description": "Trained on flux-dev2pro.safetensors. To be used on flux1-dev.safetensors.",
     }  # fmt: skip

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .. import __version__
 from ..errors import InputError
 
 MODELSPEC_VERSION = "1.0.0"
@@ -69,6 +70,7 @@ def build_metadata(
         "modelspec.date": date,
         "modelspec.resolution": f"{resolution_px[0]}x{resolution_px[1]}" if resolution_px else "",
         "modelspec.tags": ", ".join(tags),
+        "graft.version": __version__,
         "graft.base_fingerprint": base_fingerprint,
         "graft.base_name": base_name,
         "graft.settings": canonical_json(settings, "settings"),

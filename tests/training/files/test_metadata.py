@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from graft.training import __version__
 from graft.training.errors import InputError
 from graft.training.files.header import read_header
 from graft.training.files.metadata import build_metadata, canonical_json
@@ -19,7 +20,7 @@ def test_the_required_modelspec_fields_and_ours(save):
         "format": "pt", "modelspec.sai_model_spec": "1.0.0", "modelspec.title": "Canny für nano",
         "modelspec.architecture": "flux-1-dev/controlnet", "modelspec.implementation": "https://github.com/XLabs-AI/x-flux",
         "modelspec.license": "Apache-2.0", "modelspec.resolution": "512x768", "modelspec.tags": "canny, edges",
-        "graft.base_fingerprint": "ab" * 32, "graft.settings": '{"a":[0.1,null,true],"b":1}', "graft.steps": "200",
+        "graft.version": __version__, "graft.base_fingerprint": "ab" * 32, "graft.settings": '{"a":[0.1,null,true],"b":1}', "graft.steps": "200",
         "graft.hint": '{"low":100}',
     }  # fmt: skip
 
@@ -30,8 +31,8 @@ def test_equal_settings_give_equal_text():
 
 
 def test_everything_is_text_and_extra_fields_may_not_replace_ours():
-    metadata = build_metadata(**GIVEN, extra={"graft.version": "1"}, date="2026-01-01", author="a", description="d")
-    assert all(isinstance(value, str) and value for value in metadata.values()) and metadata["graft.version"] == "1"
+    metadata = build_metadata(**GIVEN, extra={"graft.other": "1"}, date="2026-01-01", author="a", description="d")
+    assert all(isinstance(value, str) and value for value in metadata.values()) and metadata["graft.other"] == "1"
     with pytest.raises(InputError, match=r"graft\.steps"):
         build_metadata(**GIVEN, extra={"graft.steps": "1"})
 
