@@ -7,6 +7,7 @@ from typing import Any
 from ..training.data.dataset import Dataset
 from ..training.data.mask import require_background
 from ..training.data.masked import MASK_KINDS, Masked
+from .host import current_host
 from .sources import known_files
 from .types import DATASET, Inputs, choice, link, number, said_of
 
@@ -43,7 +44,7 @@ class Masks:
 
     def execute(self, dataset: Dataset, masks: Any, background_weight: float) -> tuple[Masked]:
         masked = Masked(dataset=dataset, kind=masks, background=background_weight)
-        masked.scan(known_files())
+        masked.scan(known_files(), current_host().progress())
         return (masked,)
 
 

@@ -127,7 +127,7 @@ class _Work:
     def whole(self) -> Encoded:
         """Scans, and makes what is missing; a damaged shard that is met on the way is removed and made again."""
         stamp = self.dataset.stamp()  # from before anything is read
-        scanned = self.dataset.scan(known_in(self.shelf.folder))
+        scanned = self.dataset.scan(known_in(self.shelf.folder), self.shelf.progress)
         samples, problems = _frameable(self.dataset, scanned)
         self.dataset.refuse_or_skip(problems)
         found = FoundLatents(samples, self.dataset.framing, self.dataset.resolution_px) if self.kohya_latents else NO_FOUND_LATENTS

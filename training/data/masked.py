@@ -21,7 +21,7 @@ from .picture_header import UnreadablePictureError
 from .policy import OnUnreadable
 from .sources.folder_tree import MASK_ENDING, FolderTree
 from .sources.place import BytesPlace, FilePlace
-from .sources.scan import look_at
+from .sources.scan import LOOKED_AT_TOGETHER, look_at
 
 MaskKind: TypeAlias = Literal["files", "transparency"]
 MASK_KINDS: tuple[MaskKind, ...] = get_args(MaskKind)
@@ -75,7 +75,7 @@ class Masked:
         """Raises:
         InputError: as the data set's own scan; masks that cannot be read or have other proportions than their pictures, all listed; no mask at all.
         """
-        found = [self._masked(sample, known) for sample in self.dataset.scan(known, progress)]
+        found = list(self._all_masked(self.dataset.scan(known, progress), known, progress))
         self.dataset.refuse_or_skip(entry for entry in found if isinstance(entry, Problem))
         samples = tuple(entry for entry in found if isinstance(entry, Sample))
         if not any(sample.mask_digest for sample in samples):
@@ -115,6 +115,20 @@ class Masked:
 
     def refuse_or_skip(self, problems: Iterable[Problem]) -> None:
         self.dataset.refuse_or_skip(problems)
+
+    def _all_masked(self, samples: Sequence[Sample], known: KnownFiles | None, progress: Progress) -> Iterator[Sample | Problem]:
+        """As `_masked`, of all; what is learnt of masks is kept, also where this is interrupted."""
+        progress.start(len(samples), "mask")
+        try:
+            for done, sample in enumerate(samples, start=1):
+                yield self._masked(sample, known)
+                if done % LOOKED_AT_TOGETHER == 0 or done == len(samples):
+                    progress.check_interrupt()
+                    progress.advance(done)
+        finally:
+            progress.finish()
+            if known is not None:
+                known.save()
 
     def _masked(self, sample: Sample, known: KnownFiles | None) -> Sample | Problem:
         if not isinstance(sample.place, BytesPlace):

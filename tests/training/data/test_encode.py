@@ -24,6 +24,7 @@ from graft.training.data.encode_latents import PixelBuffers
 from graft.training.data.encoded import Encoded
 from graft.training.data.folder import ImageFolder, read_picture
 from graft.training.data.shards import rows_for
+from graft.training.data.sources.scan import look_at
 from graft.training.errors import InputError
 from PIL import Image
 
@@ -93,11 +94,11 @@ def test_held_out_pictures_are_those_with_the_smallest_hashes(dataset: ImageFold
 def test_a_second_call_encodes_nothing(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
     first = encoders.encode(dataset, tmp_path / "encoded")
     assert encoders.pictures == 11
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "encoded").glob("*.safetensors")}
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "encoded").glob("*-*-*.safetensors")}  # the index tells its last use
     encoders.captions.clear()
     second = encoders.encode(dataset, tmp_path / "encoded")
     assert encoders.pictures == 11 and encoders.captions == []
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "encoded").glob("*.safetensors")} == files
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "encoded").glob("*-*-*.safetensors")} == files and len(files) > 8
     assert second == first and all(torch.equal(a, b) for a, b in zip(contents(first), contents(second), strict=True))
 
 
@@ -123,7 +124,7 @@ def test_an_interruption_keeps_finished_shards(make_folder: MakeFolder, encoders
     with pytest.raises(KeyboardInterrupt):
         encoders.encode(dataset, tmp_path / "encoded")
     assert encoders.pictures == 8
-    assert not [path.name for path in (tmp_path / "encoded").iterdir() if path.name.startswith(".")]
+    assert not [path.name for path in (tmp_path / "encoded").iterdir() if path.name.startswith(".graft-part-")]
     encoders.fail_after_pictures = None
     resumed = encoders.encode(dataset, tmp_path / "encoded")
     assert encoders.pictures == 11
@@ -143,13 +144,47 @@ def test_cancelling_through_the_progress_interface(dataset: ImageFolder, encoder
 
         def check_interrupt(self) -> None:
             self.calls += 1
-            if self.calls > 6:
+            if self.calls > 7:  # one of them after the scan
                 raise KeyboardInterrupt
 
     listener = Cancels()
     with pytest.raises(KeyboardInterrupt):
         encoders.encode(dataset, tmp_path / "encoded", progress=listener)
     assert listener.finished and len(list((tmp_path / "encoded").glob("*.safetensors"))) == 1
+
+
+def test_a_scan_is_shown_can_be_cancelled_and_is_not_begun_again(make_folder: MakeFolder, encoders: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    folder = make_folder(9)
+    for path in folder.iterdir():
+        os.utime(path, (1e9, 1e9))  # written long ago
+    monkeypatch.setattr("graft.training.data.sources.scan.LOOKED_AT_TOGETHER", 4)
+    looked: list[str] = []
+    monkeypatch.setattr("graft.training.data.sources.scan.look_at", lambda data: looked.append(len(data)) or look_at(data))
+
+    class Stops:
+        def __init__(self, checks: int) -> None:
+            self.checks, self.shown = checks, []
+
+        def start(self, total: int, unit: str) -> None:
+            self.shown.append((total, unit))
+
+        def advance(self, done: int, **values: float) -> None:
+            self.shown.append(done)
+
+        def finish(self) -> None:
+            self.shown.append("finished")
+
+        def check_interrupt(self) -> None:
+            self.checks -= 1
+            if self.checks < 0:
+                raise KeyboardInterrupt
+
+    listener = Stops(checks=1)
+    with pytest.raises(KeyboardInterrupt):
+        encoders.encode(ImageFolder(folder, resolution_px=RESOLUTION_PX), tmp_path / "encoded", progress=listener)
+    assert listener.shown == [(9, "picture"), 4, "finished"] and len(looked) == 8 and encoders.pictures == 0
+    encoders.encode(ImageFolder(folder, resolution_px=RESOLUTION_PX), tmp_path / "encoded")
+    assert len(looked) == 9 and encoders.pictures == 9
 
 
 def test_progress_counts_every_row_of_every_part(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
@@ -169,7 +204,7 @@ def test_progress_counts_every_row_of_every_part(dataset: ImageFolder, encoders:
 
     listener = Listens()
     encoders.encode(dataset, tmp_path / "encoded", progress=listener)
-    assert [part[:2] for part in listener.parts] == [["picture", 11], ["latent", 11], ["hint", 11], ["caption", 1], ["caption", 11]]
+    assert [part[:2] for part in listener.parts] == [["picture", 11], ["picture", 11], ["latent", 11], ["hint", 11], ["caption", 1], ["caption", 11]]
     assert all(total == done for _, total, done in listener.parts)
 
 
@@ -337,7 +372,7 @@ def test_a_full_disk_is_said_before_it_happens(
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(InputError, match="free"):
         encoders.encode(dataset, tmp_path / "encoded")
-    assert not (tmp_path / "encoded").exists() or not list((tmp_path / "encoded").iterdir())
+    assert not [path for path in (tmp_path / "encoded").glob("*") if path.is_file()]
 
 
 def test_a_disk_that_fills_up_leaves_nothing_half_written(
@@ -350,7 +385,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(
         patch.setattr("os.fsync", full)
         with pytest.raises(InputError, match="room on the disk"):
             encoders.encode(dataset, tmp_path / "encoded")
-    assert not list((tmp_path / "encoded").iterdir())
+    assert not [path for path in (tmp_path / "encoded").iterdir() if path.is_file()]
 
 
 def test_a_file_in_the_folders_place(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:

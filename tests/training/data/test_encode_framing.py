@@ -22,6 +22,7 @@ from graft.training.data.framing import Framing
 from graft.training.data.hints import Blurred
 from graft.training.data.kohya_latents import read_kohya_latents
 from graft.training.errors import InputError
+from graft.training.progress import NO_PROGRESS
 
 BUCKETS = Buckets(min_px=16, max_px=64, step_px=16)
 SHAPES = [(40, 32), (96, 36), (30, 60)]
@@ -148,12 +149,12 @@ def test_drawn_hints_of_other_kinds(mixed: Path, encoders: Any, tmp_path: Path, 
 class Retold(ImageFolder):
     """Every picture has three texts, comes twice, and every third only in every second epoch."""
 
-    def scan(self, known: Any = None) -> tuple[Sample, ...]:
+    def scan(self, known: Any = None, progress: Any = NO_PROGRESS) -> tuple[Sample, ...]:
         return tuple(
             dataclasses.replace(
                 sample, captions=tuple(f"{sample.caption} told {way}" for way in range(3)), repeats=2, weight=1.0 if number % 3 else 0.25
             )
-            for number, sample in enumerate(super().scan(known))
+            for number, sample in enumerate(super().scan(known, progress))
         )  # fmt: skip
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -15,7 +17,9 @@ from graft.training.data.encode import encode_dataset
 from graft.training.data.folder import ImageFolder
 from graft.training.data.framing import Framing
 from graft.training.data.image_batch import store_image_batch
+from graft.training.data.known import known_in
 from graft.training.data.masked import Masked
+from graft.training.data.sources.scan import look_at
 from graft.training.errors import InputError
 
 SIDE = 32
@@ -188,3 +192,34 @@ def test_a_mask_that_was_drawn_again_is_encoded_again_and_nothing_else(folder, t
 
     second = encode_dataset(masked, counted, words, "vae", "clip", tmp_path / "cache", hint_form="none")
     assert torch.equal(of(second, "p0.png"), 1 - LEFT) and second.key != first.key and seen == []
+
+
+def test_a_look_at_many_masks_is_shown_can_be_cancelled_and_is_remembered(folder, tmp_path, monkeypatch):
+    for path in folder.iterdir():
+        os.utime(path, (1e9, 1e9))  # written long ago
+    monkeypatch.setattr("graft.training.data.masked.LOOKED_AT_TOGETHER", 1)
+    looked: list[int] = []
+    monkeypatch.setattr("graft.training.data.masked.look_at", lambda data: looked.append(len(data)) or look_at(data))
+
+    class Stops:
+        shown: ClassVar = []
+        checks = 3  # one after the pictures, two of masks
+
+        def start(self, total: int, unit: str) -> None:
+            self.shown.append((total, unit))
+
+        def advance(self, done: int, **values: float) -> None:
+            self.shown.append(done)
+
+        def finish(self) -> None: ...
+
+        def check_interrupt(self) -> None:
+            self.checks -= 1
+            if self.checks < 0:
+                raise KeyboardInterrupt
+
+    masked = Masked(dataset=ImageFolder(folder, SIDE))
+    with pytest.raises(KeyboardInterrupt):
+        masked.scan(known_in(tmp_path), Stops())
+    assert Stops.shown == [(4, "picture"), 4, (4, "mask"), 1, 2] and len(looked) == 1
+    assert len(masked.scan(known_in(tmp_path))) == 4 and len(looked) == 1

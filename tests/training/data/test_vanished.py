@@ -10,6 +10,7 @@ import pytest
 from graft.training.data.dataset import Sample
 from graft.training.data.folder import ImageFolder
 from graft.training.errors import InputError
+from graft.training.progress import NO_PROGRESS
 
 MakeFolder = Callable[..., Path]
 
@@ -17,8 +18,8 @@ MakeFolder = Callable[..., Path]
 class Unplugged(ImageFolder):
     """Its first pictures are gone as soon as it was scanned."""
 
-    def scan(self, known: Any = None) -> tuple[Sample, ...]:
-        samples = super().scan(known)
+    def scan(self, known: Any = None, progress: Any = NO_PROGRESS) -> tuple[Sample, ...]:
+        samples = super().scan(known, progress)
         for sample in samples[:2]:
             (self.path / sample.name).rename(self.path / f"{sample.name}.away")
         (self.path / samples[2].name).write_bytes((self.path / samples[3].name).read_bytes())

@@ -19,7 +19,8 @@ from .record import Entry, Record
 CAPTION_LIMIT_BYTES = 64 * 1024
 MISSING_CAPTION = "has no caption"
 READERS = 4
-_AT_ONCE = 64
+LOOKED_AT_TOGETHER = 64
+"""Files between two looks at whether the user has asked to stop."""
 
 MissingCaptions: TypeAlias = Literal["stop", "empty", "folder name"]
 
@@ -39,10 +40,10 @@ class Scanner:
         self.progress.start(len(listed), "picture")
         try:
             with ThreadPoolExecutor(READERS, thread_name_prefix="graft-scan") as readers:
-                for first in range(0, len(listed), _AT_ONCE):
-                    yield from readers.map(self._examine, listed[first : first + _AT_ONCE])
+                for first in range(0, len(listed), LOOKED_AT_TOGETHER):
+                    yield from readers.map(self._examine, listed[first : first + LOOKED_AT_TOGETHER])
                     self.progress.check_interrupt()
-                    self.progress.advance(min(first + _AT_ONCE, len(listed)))
+                    self.progress.advance(min(first + LOOKED_AT_TOGETHER, len(listed)))
         finally:
             self.progress.finish()
             self.known.save()
