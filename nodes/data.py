@@ -11,7 +11,7 @@ from torch import Tensor
 from ..training.data.canny import CannyRecipe, canny_images
 from ..training.data.dataset import Dataset, DrawnRecipe, require_resolution
 from ..training.data.encode import encode_dataset
-from ..training.data.encoded import Encoded
+from ..training.data.encoded import ENCODED_FOLDER, Encoded
 from ..training.data.folder import ImageFolder, picture_files
 from ..training.data.known import KnownFiles, known_in
 from ..training.data.shape_styles import STYLES
@@ -170,7 +170,7 @@ def folder_stamp(path: Path) -> str:
 
 def encoded_folder(host: Host) -> Path:
     """Where everything that data sets are encoded to lies."""
-    return host.cache_folder() / "encoded"
+    return host.cache_folder() / ENCODED_FOLDER
 
 
 def known_files() -> KnownFiles:

@@ -15,11 +15,11 @@ class StoredTrainings:
     DISPLAY_NAME = "Stored Trainings"
     CATEGORY, FUNCTION = "Graft/result", "execute"
     RETURN_TYPES, RETURN_NAMES = ("STRING",), ("list",)
-    OUTPUT_TOOLTIPS = ("One line per training, the least recently used first, and what all of them take.",)
+    OUTPUT_TOOLTIPS = ("One line per training and data set, the least recently used first, and what all of them take.",)
     OUTPUT_NODE = True
     DESCRIPTION = (
-        "Lists the trainings that are kept on disk, their sizes and when they were last used. Beyond 200 GB, or what GRAFT_STORE_LIMIT says, the "
-        "least recently used are removed after a training; those in use never are."
+        "Lists the trainings and encoded data sets that are kept on disk, their sizes and when they were last used. Beyond 200 GB in all, or what "
+        "GRAFT_STORE_LIMIT says, the least recently used are removed after a training; those in use never are."
     )
     SEARCH_ALIASES = ("disk space", "store", "clean up", "list runs")
 
@@ -39,8 +39,10 @@ class StoredTrainings:
 
 def stored_trainings() -> str:
     host = current_host()
-    folder = host.runs_folder()
-    return describe_store(folder, host.cache_folder(), None) if folder.is_dir() else f"No trainings are kept in {folder} yet."
+    folder, cache = host.runs_folder(), host.cache_folder()
+    if not folder.is_dir() and not cache.is_dir():
+        return f"No trainings are kept in {folder} yet."
+    return describe_store(folder, cache, None)
 
 
 NODES = {"GraftStoredTrainings": StoredTrainings}

@@ -9,15 +9,17 @@ from torch import Tensor
 
 from ..training.axis import SCALES
 from ..training.catalogue import keep_workflow
+from ..training.clean_up import Stores, keep_within
 from ..training.data.encoded import Encoded
 from ..training.errors import InputError
 from ..training.settings import Settings
 from ..training.state import State
 from ..training.store import RunStore
-from ..training.store_size import keep_within, limit_from_environment
+from ..training.store_size import limit_from_environment
 from ..training.sweep import Outcome, members_of, train_sweep
 from ..training.sweep_plot import Curve, best_of, sweep_plot, sweep_table
 from ..training.trainable.base import Recipe
+from .data import encoded_folder
 from .host import current_host
 from .result import as_image
 from .train import GraphBase, workflow_of
@@ -83,7 +85,7 @@ class TrainSweep:
                 base, members, data, steps=steps, store=store, device=host.device(), previous=previous, progress=host.progress()
             )  # fmt: skip
         _keep_workflow(outcomes, extra_pnginfo)
-        keep_within(store, limit_bytes)
+        keep_within(Stores.at(store.folder, encoded_folder(host)), limit_bytes)
         return _shown(outcomes, scale)
 
 

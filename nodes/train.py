@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..training.catalogue import keep_workflow
+from ..training.clean_up import Stores, keep_within
 from ..training.data.encoded import Encoded
 from ..training.listener import Several
 from ..training.models.flux import Flux
@@ -19,10 +20,11 @@ from ..training.regularisation import WEIGHT_LIMIT, regularisation_of
 from ..training.settings import Settings
 from ..training.state import State
 from ..training.store import RunStore
-from ..training.store_size import keep_within, limit_from_environment
+from ..training.store_size import limit_from_environment
 from ..training.tensorboard import TensorBoardLog
 from ..training.train_to import train_to
 from ..training.trainable.base import Recipe
+from .data import encoded_folder
 from .host import Host, current_host
 from .live.board import BOARD
 from .live.pictures import Painter
@@ -90,7 +92,7 @@ class TrainSteps:
             watch.result(state)
         if (workflow := workflow_of(extra_pnginfo)) is not None:
             keep_workflow(state.folder, workflow)
-        keep_within(store, limit_bytes)
+        keep_within(Stores.at(store.folder, encoded_folder(host)), limit_bytes)
         return state, {"loss": [record.loss for record in state.history().steps]}, state.step
 
 

@@ -2,6 +2,8 @@
 
 <store>/.in_use/<process>-<random>      the names of the runs that this process has trained or given on, one per line
 <store>/<run>/used                      touched at each use: its time orders the runs for clean-up
+
+Folders of encoded data have such notes too, with the names of files (data/stored_data.py).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import os
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
@@ -26,6 +28,8 @@ class _Note:
     path: Path
     process: int
     handle: int
+    names: set[str] = field(default_factory=set)
+    """What it says already."""
 
 
 class _Notes:
@@ -41,7 +45,10 @@ class _Notes:
             # Begun anew in a process that was forked from its writer, and where somebody has removed the store meanwhile.
             if note is None or note.process != os.getpid() or not note.path.exists():
                 note = self._notes[store_folder] = _begin(store_folder / NOTES_FOLDER)
-            os.write(note.handle, "".join(f"{name}\n" for name in names).encode("utf-8"))
+            new = [name for name in dict.fromkeys(names) if name not in note.names]
+            if new:
+                os.write(note.handle, "".join(f"{name}\n" for name in new).encode("utf-8"))
+                note.names.update(new)
 
 
 def _begin(folder: Path) -> _Note:
@@ -56,17 +63,22 @@ _NOTES = _Notes()
 def mark_used(store_folder: Path, names: Iterable[str]) -> None:
     """Protects runs, by their folders' names, until this process ends. A store that may only be read needs no protection."""
     listed = list(names)
-    try:
-        _NOTES.add(store_folder.absolute(), listed)
-    except OSError as error:
-        _log.debug("the runs %s could not be marked as used: %s", ", ".join(listed), error)
+    protect(store_folder, listed)
     for name in listed:
         with suppress(OSError):
             (store_folder / name / USED_FILE).touch()
 
 
-def runs_in_use(store_folder: Path) -> set[str]:
-    """The names of the runs that living processes use, this one included; notes of dead ones are removed."""
+def protect(folder: Path, names: Iterable[str]) -> None:
+    """Protects what has these names in a folder until this process ends. A folder that may only be read needs no protection."""
+    try:
+        _NOTES.add(folder.absolute(), names)
+    except OSError as error:
+        _log.debug("what is used in %s could not be noted: %s", folder, error)
+
+
+def names_in_use(store_folder: Path) -> set[str]:
+    """The names of what living processes use in a folder, this one included; notes of dead ones are removed."""
     found: set[str] = set()
     folder = store_folder / NOTES_FOLDER
     for note in folder.iterdir() if folder.is_dir() else ():

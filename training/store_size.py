@@ -8,14 +8,13 @@ import os
 import re
 import secrets
 import shutil
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError
 from .files.write import PART_BEGINNING
-from .in_use import USED_FILE, runs_in_use
+from .in_use import USED_FILE, names_in_use
 from .lock import is_held, locked
 from .state import HISTORY_FILE, LOCK_FILE, RUN_FILE
 from .store import KEY_DIGITS, Run, RunStore
@@ -48,27 +47,15 @@ class StoredRun:
 def stored_runs(store: RunStore) -> list[StoredRun]:
     """All runs, the least recently used first."""
     found = [_described(run) for run in store.runs()]
-    used = _with_parents(runs_in_use(store.folder) | {run.name for run in found if run.in_use}, found)
+    used = _with_parents(names_in_use(store.folder) | {run.name for run in found if run.in_use}, found)
     known = [StoredRun(run.folder, run.size_bytes, run.used_at, run.name in used, run.parent) for run in found]
     return sorted(known, key=lambda run: (run.used_at, run.name))
 
 
-def prune(store: RunStore, limit_bytes: int) -> list[StoredRun]:
-    """Removes the least recently used runs until the rest takes at most `limit_bytes`, and returns what was removed.
-
-    A run from which another began goes after that one. Runs in use stay, even if they alone take more.
-    """
-    runs, removed = stored_runs(store), []
-    while sum(run.size_bytes for run in runs) > limit_bytes:
-        parents = {run.parent for run in runs}
-        given = next((run for run in runs if not run.in_use and run.name not in parents), None)
-        if given is None:
-            break
-        runs.remove(given)
-        if _removed(given, store.folder):
-            removed.append(given)
-    _remove_leftovers(store.folder)
-    return removed
+def next_to_go(runs: Sequence[StoredRun]) -> StoredRun | None:
+    """The first that is not in use and from which none of the others began; None if there is none."""
+    parents = {run.parent for run in runs}
+    return next((run for run in runs if not run.in_use and run.name not in parents), None)
 
 
 def remove_run(store: RunStore, name: str) -> None:
@@ -86,20 +73,8 @@ def remove_run(store: RunStore, name: str) -> None:
         why = f"one from which {children[0]} began" if children else "one that is in use"
         remedy = "Remove that one first." if children else "Restart ComfyUI: what it has trained or given on since its start stays."
         raise InputError(f"run {name}", expected="a run that nothing needs", found=why, remedy=remedy)
-    if not _removed(found, store.folder):
+    if not remove_stored(found, store.folder):
         raise InputError(f"run {name}", expected="a folder that can be removed", found="one that is open elsewhere", remedy="Try again later.")
-
-
-def keep_within(store: RunStore, limit_bytes: int | None) -> None:
-    """Prunes to the limit (None: there is none) and reports each run that goes."""
-    if limit_bytes is None:
-        return
-    for run in prune(store, limit_bytes):
-        used = time.strftime("%Y-%m-%d", time.localtime(run.used_at))
-        _log.info(
-            "Graft removed the stored training %s (%s, last used %s) to keep within %s (set %s to change that)",
-            run.name, shown_size(run.size_bytes), used, shown_size(limit_bytes), LIMIT_VARIABLE,
-        )  # fmt: skip
 
 
 def limit_from_environment() -> int | None:
@@ -172,8 +147,11 @@ def _with_parents(names: Iterable[str], runs: Iterable[StoredRun]) -> set[str]:
     return found
 
 
-def _removed(run: StoredRun, store_folder: Path) -> bool:
-    """Renames it away first, so that a half-removed run is never found; under its lock where a folder with an open file can be renamed."""
+def remove_stored(run: StoredRun, store_folder: Path) -> bool:
+    """Removes a run that is not in use; False if it could not be, which is logged.
+
+    Renames it away first, so that a half-removed run is never found; under its lock where a folder with an open file can be renamed.
+    """
     aside, lock = store_folder / f"{PART_BEGINNING}{secrets.token_hex(8)}", run.folder / LOCK_FILE
     try:
         with locked(lock, f"run {run.name}"):
@@ -188,7 +166,7 @@ def _removed(run: StoredRun, store_folder: Path) -> bool:
     return True
 
 
-def _remove_leftovers(store_folder: Path) -> None:
+def remove_leftovers(store_folder: Path) -> None:
     """What a clean-up that was killed had renamed away."""
     for path in store_folder.glob(f"{PART_BEGINNING}*"):
         if path.is_dir():

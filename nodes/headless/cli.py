@@ -256,11 +256,14 @@ def _runs(arguments: argparse.Namespace, reporter: Reporter) -> None:
 def _add_store(commands: argparse._SubParsersAction) -> None:
     epilog = (
         "A run that a living process trains, has trained or has given on to other nodes is never removed, nor one from which a kept run began. "
-        "Inside ComfyUI the limit is kept by itself, after each training: 200 GB, or what GRAFT_STORE_LIMIT says (500GB, none)."
+        "Encoded data go by the same rule, and are made again when they are needed. Inside ComfyUI the limit is kept by itself, after each training: "
+        "200 GB for both together, or what GRAFT_STORE_LIMIT says (500GB, none)."
     )
-    added = _add(commands, "store", _store, "list the room that kept runs take, and remove the least recently used", epilog)
+    added = _add(commands, "store", _store, "list the room that kept runs and encoded data take, and remove the least recently used", epilog)
     added.add_argument("--folder", type=Path, metavar="DIR", help="the folder of runs (ComfyUI's: output/graft/runs; default: this command's own)")
-    added.add_argument("--prune", metavar="SIZE", help="remove the least recently used runs until the rest takes at most this much (50GB, 800MB, 0)")
+    added.add_argument(
+        "--prune", metavar="SIZE", help="remove runs and encoded data, those used longest ago first, until the rest takes at most so much (50GB, 0)"
+    )
 
 
 def _store(arguments: argparse.Namespace, reporter: Reporter) -> None:
@@ -269,6 +272,8 @@ def _store(arguments: argparse.Namespace, reporter: Reporter) -> None:
     from .stored_runs import describe_store
 
     host = HeadlessHost()
+    if arguments.folder is not None and not arguments.folder.is_dir():
+        raise InputError("--folder", expected="a folder of runs", found=arguments.folder, remedy="In ComfyUI it is output/graft/runs.")
     folder = arguments.folder or host.runs_folder()
     cache = host.cache_folder() if arguments.folder is None else folder.parent / "cache"
     print(describe_store(folder, cache, None if arguments.prune is None else parsed_size(arguments.prune, "--prune")))

@@ -56,11 +56,12 @@ def _check(arguments: argparse.Namespace, reporter: Reporter) -> None:
     from ...training.data.check import check_dataset
     from ...training.data.check_sheet import contact_sheet
     from ...training.data.check_text import report_text
+    from ...training.data.encoded import ENCODED_FOLDER
     from ...training.data.known import IN_MEMORY, known_in
     from .host import HeadlessHost
 
     dataset = _dataset(arguments)
-    cache = arguments.cache or HeadlessHost().cache_folder() / "encoded"
+    cache = arguments.cache or HeadlessHost().cache_folder() / ENCODED_FOLDER
     known = IN_MEMORY if arguments.forget else known_in(cache)
     check = check_dataset(dataset, str(arguments.path), cache, known, reporter.progress())
     sheet, report = contact_sheet(dataset, check)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TextIO
 
 from ...training.catalogue import Entry, catalogue
-from ...training.errors import InputError
+from ...training.clean_up import Kept, Stores, clean_up
+from ...training.data.encoded import ENCODED_FOLDER
 from ...training.store import RunStore
-from ...training.store_size import StoredRun, folder_bytes, prune, shown_size, stored_runs
+from ...training.store_size import StoredRun, shown_size, stored_runs
 
 BLOCKS, PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 CURVE_CELLS = 24
+NAME_CHARACTERS = 32
 
 
 def describe_runs(folder: Path, blocks: str = BLOCKS) -> str:
@@ -55,29 +57,32 @@ def printable_blocks(stream: TextIO) -> str:
 
 
 def describe_store(folder: Path, cache: Path, limit_bytes: int | None) -> str:
-    """Sizes of runs and cache, the least recently used run first; with a limit it removes runs before, and says which.
-
-    Raises:
-        InputError: there is no such folder.
-    """
-    if not folder.is_dir():
-        raise InputError("--folder", expected="a folder of runs", found=folder, remedy="In ComfyUI it is output/graft/runs.")
-    store = RunStore(folder)
-    removed = [] if limit_bytes is None else prune(store, limit_bytes)
-    runs = stored_runs(store)
-    total = sum(run.size_bytes for run in runs)
-    lines = [f"Removed {run.name} ({shown_size(run.size_bytes)}, last used {_day(run.used_at)})" for run in removed]
-    lines += [f"{run.name:<34}{shown_size(run.size_bytes):>12}  last used {_day(run.used_at)}{_remark(run)}" for run in runs]
+    """Sizes of runs and encoded data, the least recently used first; with a limit it removes some before, and says which."""
+    stores = Stores.at(folder, cache / ENCODED_FOLDER)
+    removed = [] if limit_bytes is None else clean_up(stores, limit_bytes)
+    runs, data = stored_runs(stores.runs), stores.data.stored()
+    lines = [f"Removed {_name(entry)} ({shown_size(entry.size_bytes)}, last used {_day(entry.used_at)})" for entry in removed]
+    lines += [_stored_line(run, f", goes on from {run.parent}" if run.parent else "") for run in runs]
+    lines += [_stored_line(entry, f", {entry.described}") for entry in data if entry.described]
+    alone = [entry for entry in data if not entry.described]
+    if alone:
+        lines.append(f"{'files of no encoded data set':<34}{shown_size(stores.data.size_bytes(alone)):>12}  {len(alone)} of them")
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    lines.append(f"{count} in {folder}: {shown_size(total)}; encoded data in {cache}: {shown_size(folder_bytes(cache))}.")
-    if limit_bytes is not None and total > limit_bytes:
+    runs_bytes, data_bytes = sum(run.size_bytes for run in runs), stores.data.size_bytes(data)
+    lines.append(f"{count} in {folder}: {shown_size(runs_bytes)}; encoded data in {cache}: {shown_size(data_bytes)}.")
+    if limit_bytes is not None and runs_bytes + data_bytes > limit_bytes:
         lines.append(f"That is more than {shown_size(limit_bytes)}: what is left is in use.")
     return "\n".join(lines)
 
 
-def _remark(run: StoredRun) -> str:
-    began = f", goes on from {run.parent}" if run.parent else ""
-    return f"{began}{', in use' if run.in_use else ''}"
+def _stored_line(entry: Kept, remark: str) -> str:
+    used = f"last used {_day(entry.used_at)}{remark}{', in use' if entry.in_use else ''}"
+    return f"{_name(entry):<34}{shown_size(entry.size_bytes):>12}  {used}"
+
+
+def _name(entry: Kept) -> str:
+    """Names of files are longer than anybody needs them."""
+    return entry.name if isinstance(entry, StoredRun) else entry.name[:NAME_CHARACTERS]
 
 
 def _day(seconds: float) -> str:

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from graft.training.clean_up import Stores, clean_up, keep_within
 from graft.training.errors import InputError
-from graft.training.in_use import NOTES_FOLDER, USED_FILE, mark_used, runs_in_use
+from graft.training.in_use import NOTES_FOLDER, USED_FILE, mark_used, names_in_use
 from graft.training.lock import locked
 from graft.training.store import RunStore
-from graft.training.store_size import DEFAULT_LIMIT_BYTES, keep_within, limit_from_environment, parsed_size, prune, shown_size, stored_runs
+from graft.training.store_size import DEFAULT_LIMIT_BYTES, StoredRun, limit_from_environment, parsed_size, shown_size, stored_runs
 
 HOLDER = """
 import sys
@@ -24,6 +25,15 @@ mark_used(Path(sys.argv[1]), [sys.argv[2]])
 print("marked", flush=True)
 sys.stdin.read()
 """
+
+
+def stores(store: RunStore) -> Stores:
+    """Without encoded data: test_clean_up.py has those."""
+    return Stores.at(store.folder, store.folder / "cache" / "encoded")
+
+
+def prune(store: RunStore, limit_bytes: int) -> list[StoredRun]:
+    return clean_up(stores(store), limit_bytes)  # type: ignore[return-value]
 
 
 @pytest.fixture
@@ -83,7 +93,7 @@ def test_what_this_process_has_used_stays(store, add):
     add("mine", 1000, 10.0)
     add("old", 1000, 20.0)
     mark_used(store.folder, ["mine"])
-    assert runs_in_use(store.folder) == {"mine"} and names(store) == ["old", "mine"]  # using it made it the newest
+    assert names_in_use(store.folder) == {"mine"} and names(store) == ["old", "mine"]  # using it made it the newest
     assert [run.name for run in prune(store, 0)] == ["old"]
 
 
@@ -110,7 +120,7 @@ def test_a_training_protects_itself_and_what_it_began_from(tiny_train, tiny_sett
     settings = tiny_settings(evaluate_samples=0)
     first = tiny_train(1, settings, store=store)
     second = tiny_train(1, tiny_settings(evaluate_samples=0, learning_rate=1e-3), store=store, previous=first)
-    assert runs_in_use(store.folder) == {first.folder.name, second.folder.name}
+    assert names_in_use(store.folder) == {first.folder.name, second.folder.name}
     assert prune(store, 0) == [] and all(run.in_use for run in stored_runs(store))
 
 
@@ -118,9 +128,9 @@ def test_what_is_removed_is_reported(store, add, caplog):
     add("old", 1000, 0.0)
     add("new", 1000, 10.0)
     with caplog.at_level(logging.INFO):
-        keep_within(store, None)
+        keep_within(stores(store), None)
         assert len(names(store)) == 2
-        keep_within(store, 1500)
+        keep_within(stores(store), 1500)
     assert "removed the stored training old (1.0 KB, last used 1970-01-01)" in caplog.text and names(store) == ["new"]
 
 

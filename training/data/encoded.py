@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -14,12 +15,14 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files.header import read_header
+from ..in_use import protect
 from ..progress import NO_PROGRESS, Progress
 from .buckets import Size
 from .canny import CannyRecipe, canny_edges, edge_pixels
 from .dataset import GivenHints, HintRecipe, Problem, hint_fields, hint_recipe
 from .encode_pictures import SHARED_SEED
-from .index import EncodedSample, Entry, IndexFile, SampleTable, write_index
+from .index import EncodedSample, Entry, IndexFile, SampleTable, index_facts, write_index
 from .keys import drawn_number
 from .shards import Rows
 
@@ -29,6 +32,9 @@ HintForm: TypeAlias = Literal["none", "pixels", "latents"]
 """How a ControlNet wants its hint: as pixels (XLabs), as latents (InstantX, diffusers), or not at all (LoRA)."""
 Part: TypeAlias = Literal["train", "held out"]
 _PARTS: tuple[Part, ...] = ("train", "held out")
+INDEX_BEGINNING = "encoded-"
+ENCODED_FOLDER = "encoded"
+"""Inside a host's folder of things that can be made again."""
 
 
 @dataclass(frozen=True)
@@ -214,10 +220,17 @@ def save_index(
 
 
 def load_index(folder: Path, lookup_key: str) -> Encoded | None:
-    """The handle that was saved under this key, or None if there is none, or if shards that it names are gone or cut off."""
+    """The handle that was saved under this key, or None if there is none, or if shards that it names are gone or cut off.
+
+    Clean-up leaves it alone from now on, and its file's time is that of its last use.
+    """
+    path = _index_path(folder, lookup_key)
     try:
-        index = IndexFile(_index_path(folder, lookup_key))
+        with suppress(OSError):  # a folder that may only be read
+            os.utime(path)
+        index = IndexFile(path)
         encoded = _from_index(folder, index)
+        protect(folder, [path.name, *index_facts(read_header(path)).shards])
         whole = _are_whole(folder, index.meta["parts"])
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return None
@@ -225,7 +238,7 @@ def load_index(folder: Path, lookup_key: str) -> Encoded | None:
 
 
 def _index_path(folder: Path, lookup_key: str) -> Path:
-    return folder / f"encoded-{lookup_key[:40]}.safetensors"
+    return folder / f"{INDEX_BEGINNING}{lookup_key[:40]}.safetensors"
 
 
 def _from_index(folder: Path, index: IndexFile) -> Encoded:

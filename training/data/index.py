@@ -204,6 +204,28 @@ def _part(file: Any, header: Header, name: str, start: int, size_bytes: int) -> 
     return read_bytes(file, header, header.tensors[name].start + start, size_bytes)
 
 
+@dataclass(frozen=True)
+class IndexFacts:
+    """What an index's header tells of it."""
+
+    samples: int
+    resolution_px: int
+    shards: frozenset[str]
+    """Names of the files that hold its rows."""
+
+
+def index_facts(header: Header) -> IndexFacts:
+    """Raises:
+    InputError: it is no index.
+    """
+    meta = _meta(header)
+    try:
+        shards = frozenset(str(name) for _, names, _ in meta["parts"].values() for name in names)
+        return IndexFacts(header.tensors["row"].shape[0], int(meta["resolution_px"]), shards)
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise _damaged(header.path) from error
+
+
 def _meta(header: Header) -> dict[str, Any]:
     try:
         meta = json.loads(header.metadata[_META])

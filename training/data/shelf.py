@@ -21,11 +21,13 @@ import numpy as np
 
 from ..errors import InputError
 from ..files.write import PART_BEGINNING, require_free_space, write_safetensors
+from ..in_use import protect
 from ..progress import Progress
 from .keys import KeyPart, content_key
 from .shards import KEY_BYTES, Report, Rows, Shard, ShardPlan, is_whole, keys_in, with_checksums
 
 LEFTOVER_AGE_S = 24 * 3600
+SHARD_ENDING = ".safetensors"
 Make: TypeAlias = "Callable[[ShardPlan, Report], Shard | None]"
 """Gives one shard, or None if it cannot be had, which the maker has noted; reports the number of its rows that are done."""
 _SETUP_DIGITS = 12
@@ -61,6 +63,7 @@ class Shelf:
         if groups is None:
             search.adopt(kind, contents, rows_per_shard, setup)
         plans = search.plans(rows_per_shard, groups)
+        protect(self.folder, [*search.names, *(plan.name for plan in plans)])
         if plans:
             self._make_all(plans, search, make, unit)
         return search.rows(rows_per_shard)
@@ -108,7 +111,8 @@ class _Search:
         self._wanted: dict[bytes, list[int]] = {}
         for row, key in enumerate(keys):
             self._wanted.setdefault(key, []).append(row)
-        self._names: list[str] = []
+        self.names: list[str] = []
+        """Of the files that hold any of the rows."""
         self._file = np.full(len(keys), -1, np.int32)
         self._place = np.zeros(len(keys), np.int32)
 
@@ -118,12 +122,12 @@ class _Search:
 
     def add(self, name: str, keys: Sequence[bytes]) -> None:
         """A file with rows of these keys; rows that are known already stay where they were found."""
-        number = len(self._names)
+        number = len(self.names)
         for place, key in enumerate(keys):
             rows = [row for row in self._wanted.get(key, ()) if self._file[row] < 0]
             self._file[rows], self._place[rows] = number, place
-            if rows and number == len(self._names):
-                self._names.append(name)
+            if rows and number == len(self.names):
+                self.names.append(name)
 
     def adopt(self, kind: str, contents: Sequence[KeyPart], rows_per_shard: int, setup: Sequence[KeyPart]) -> None:
         """Files from before rows had keys, which were named by all that they hold."""
@@ -151,7 +155,7 @@ class _Search:
     def rows(self, rows_per_shard: int) -> Rows:
         """The handle; rows that could not be made are absent, which the maker has noted."""
         stride = max(rows_per_shard, int(self._place.max(initial=0)) + 1)
-        return Rows(self._folder, tuple(self._names), stride, self._file * np.int32(stride) + self._place)
+        return Rows(self._folder, tuple(self.names), stride, self._file * np.int32(stride) + self._place)
 
     def _name(self, keys: Sequence[bytes]) -> str:
         return f"{self._beginning}{hashlib.sha256(b''.join(keys)).hexdigest()[:28]}.safetensors"
