@@ -11,6 +11,7 @@ import os
 import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -23,6 +24,7 @@ from ..errors import InputError
 from ..files.header import Header, read_header
 from ..files.tensors import CHUNK_BYTES, dtype_name, read_bytes, read_tensor, tensor_bytes
 from ..files.write import lay_out, write_safetensors
+from .shards import vanished
 
 _CHUNK_ENTRIES = 1024
 _META, _CHECKSUM = "index", "checksum"
@@ -91,15 +93,25 @@ class IndexFile:
 
     def samples(self, entries: Sequence[int] | np.ndarray) -> list[EncodedSample]:
         """Samples by their numbers, each with its first text."""
-        header = self._fresh_header()
-        with header.path.open("rb") as file:
+        with self._opened() as (file, header):
             return [self._sample(file, header, int(entry)) for entry in entries]
 
     def caption(self, text_row: int) -> str:
         """A text by its row."""
-        header = self._fresh_header()
-        with header.path.open("rb") as file:
+        with self._opened() as (file, header):
             return _text(file, header, "captions", text_row)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, Header]]:
+        """Raises:
+        InputError: the index is gone.
+        """
+        try:
+            header = self._fresh_header()
+            with header.path.open("rb") as file:
+                yield file, header
+        except OSError as error:
+            raise vanished(self._header.path, error) from error
 
     def _sample(self, file: Any, header: Header, entry: int) -> EncodedSample:
         text_row = int(self.text_rows(entry)[0])

@@ -48,6 +48,12 @@ class DamagedShardError(InputError):
         )  # fmt: skip
 
 
+def vanished(path: Path, error: OSError) -> InputError:
+    """What is said where a file of encoded data can no longer be read."""
+    remedy = "Is the disk still there, or was the cache emptied? Queue again: what is missing is encoded anew, and the training goes on."
+    return InputError(str(path), expected="the encoded data that was there", found=f"none ({error.strerror})", remedy=remedy)
+
+
 @dataclass(frozen=True)
 class ShardPlan:
     """One file to be: its name, and which rows of the whole it will hold."""
@@ -112,9 +118,12 @@ class Rows:
         opened = self._open(shard)
         info, header = opened.header.tensors[tensor], opened.header
         assert info.size_bytes == info.shape[0] * len(target), f"row {row} of {tensor} has another size than the rows before it"
-        with header.path.open("rb", buffering=0) as file:
-            file.seek(header.data_start + info.start + place * len(target))
-            is_whole = _read_all(file, target.numpy().data) == len(target)
+        try:
+            with header.path.open("rb", buffering=0) as file:
+                file.seek(header.data_start + info.start + place * len(target))
+                is_whole = _read_all(file, target.numpy().data) == len(target)
+        except OSError as error:
+            raise vanished(header.path, error) from error
         if not is_whole or (tensor in opened.checksums and zlib.crc32(target.numpy().data) != int(opened.checksums[tensor][place])):
             raise self._damaged(shard)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from graft.training.data.batches import Batches
 from graft.training.data.dataset import Sample
 from graft.training.data.folder import ImageFolder
 from graft.training.errors import InputError
@@ -47,3 +49,21 @@ def test_they_are_decoded_once_they_are_back(make_folder: MakeFolder, encoders: 
     (folder / "0002.png").write_bytes(kept)
     encoded = encoders.encode(ImageFolder(folder, 32, on_unreadable="skip"), tmp_path / "encoded")
     assert encoded.train_size == 9 and not encoded.skipped
+
+
+@pytest.mark.parametrize("pattern", ["latents-*", "text-*", "edges-*", "encoded-*"])
+def test_encoded_data_that_vanish_while_training_are_named_and_made_again(
+    make_folder: MakeFolder, encoders: Any, tmp_path: Path, pattern: str
+) -> None:
+    """The cache was emptied, or its disk is gone; headers of the files are remembered by then."""
+    dataset = ImageFolder(make_folder(4), 32)
+    encoded = encoders.encode(dataset, tmp_path / "encoded")
+    with Batches(encoded, seed=0, batch_size=2, workers=1) as batches:
+        first = batches.batch(0)
+        for path in (tmp_path / "encoded").glob(f"{pattern}.safetensors"):
+            path.unlink()
+        with pytest.raises(InputError, match=f"{pattern[:-2]}-.*Queue again"):
+            for step in range(1, 9):
+                batches.batch(step)
+    with Batches(encoders.encode(dataset, tmp_path / "encoded"), seed=0, batch_size=2) as batches:
+        assert batches.batch(0).indices == first.indices and torch.equal(batches.batch(0).latents, first.latents)
