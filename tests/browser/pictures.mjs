@@ -16,7 +16,7 @@ const { panel, thumbnails } = JSON.parse(await readFile(jobs, "utf8"));
 const SETTINGS = {
   "Comfy.TutorialCompleted": true, "Comfy.Workflow.ShowMissingModelsWarning": false, "Comfy.Workflow.ShowMissingNodesWarning": false,
   "Comfy.Minimap.Visible": false, "Comfy.VueNodes.Enabled": false, "Comfy.ColorPalette": "dark", "Comfy.Graph.CanvasInfo": false,
-  "LiteGraph.Canvas.MaximumFps": 8,
+  "LiteGraph.Canvas.MaximumFps": 8, "LiteGraph.Canvas.MinFontSizeForLOD": 0,
 };
 const [SCALE, EDGE] = [0.36, 40];
 /** The best of these at which a picture is small enough to be shipped. */
@@ -48,7 +48,6 @@ async function thumbnail(page, { name, workflow, run: isRun }) {
     canvas.ds.scale = scale;
     canvas.ds.offset[0] = margins.left / scale - x;
     canvas.ds.offset[1] = margins.top / scale - y;
-    canvas.low_quality_zoom_threshold = 0;
     canvas.setDirty(true, true);
   }, { scale: SCALE, x: box.x, y: box.y, margins: MENUS });
   await page.waitForTimeout(6000);

@@ -39,8 +39,9 @@ try {
     require(!errors.length, errors.join("\n"));
     const cutOff = await page.evaluate(() => [...document.querySelectorAll(".graft-panel")].map((panel) =>
       Math.max(panel.scrollWidth - panel.clientWidth, panel.matches(".graft-runs") ? 0 : panel.scrollHeight - panel.clientHeight)));
-    const milliseconds = await page.evaluate(() => Math.min(...Array.from({ length: 12 }, () => window.measured["100,000 steps"]())));
-    process.stdout.write(`${JSON.stringify({ theme, milliseconds, cutOff })}\n`);
+    const draws = await page.evaluate(() => Array.from({ length: 12 }, () => window.measured["100,000 steps"]()));
+    const [first, milliseconds] = [draws[0], Math.min(...draws)];
+    process.stdout.write(`${JSON.stringify({ theme, first, milliseconds, cutOff })}\n`);
     require(milliseconds < DRAW_LIMIT_MILLISECONDS, `100,000 points took ${milliseconds} ms`);
     require(cutOff.every((pixels) => pixels <= 1), `panels are cut off by ${cutOff} px`);
     if (theme === "light") await staysSmallForHours(page);

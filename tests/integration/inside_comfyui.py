@@ -96,18 +96,17 @@ def weights_read_back() -> Any:
     import torch
     from graft.nodes import comfy_weights
     from graft.training.files.fingerprint import fingerprint
-    from graft.training.live_tensors import LiveTensors
     from graft.training.models.flux import Flux
 
     known = nano()
     model = host().make_model(known.transformer, fingerprint=known.transformer_fingerprint)
     comfy_weights._FINGERPRINTS.clear()
-    with LiveTensors() as live:
-        weights, found = host().model_weights(model)
-        base = Flux.from_weights(weights)
+    weights, found = host().model_weights(model)
+    own = {tensor.untyped_storage().data_ptr() for tensor in model.model.diffusion_model.state_dict().values()}
+    trained_on = Flux.from_weights(weights).state_dict().values()
     return {
-        "model_bytes": sum(tensor.nbytes for tensor in base.state_dict().values()),
-        "copied_bytes": live.now_bytes,
+        "model_bytes": sum(tensor.nbytes for tensor in trained_on),
+        "copied_bytes": sum(tensor.nbytes for tensor in trained_on if tensor.untyped_storage().data_ptr() not in own),
         "same_names": list(weights) == list(known.transformer) or sorted(weights) == sorted(known.transformer),
         "same_bits": all(torch.equal(tensor, known.transformer[name]) for name, tensor in weights.items()),
         "fingerprints": [found, fingerprint(weights), known.transformer_fingerprint],
