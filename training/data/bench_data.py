@@ -185,7 +185,7 @@ def _cost_of(job: Callable[[], Any]) -> Cost:
 
 
 def _processor_seconds() -> float:
-    return sum(os.times()[:4])
+    return time.process_time() + sum(os.times()[2:4])
 
 
 def _measured(folder: Path, encoded: Path, sets: BenchSets) -> Phases:

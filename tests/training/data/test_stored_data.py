@@ -116,6 +116,7 @@ def test_what_was_found_or_encoded_stays_while_the_process_lives(sets: dict[str,
     assert found.verify() > 0 and names(stores) == [index_of(found).name] and stores.data.stored()[0].in_use
 
 
+@pytest.mark.slow
 def test_shards_that_another_process_needs_stay_until_it_ends(sets: dict[str, Encoded], stores: Stores) -> None:
     shard = sets["old"].parts["latents"].names[0]
     command = [sys.executable, "-c", HOLDER, str(stores.data.folder), shard]
