@@ -19,7 +19,8 @@ PIXELS_LIMIT = 200_000_000
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_END = 0xD9
 # Inside compressed data 0xFF is followed by 0x00 or by a restart marker; anything else begins a segment.
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])", re.DOTALL)
+# Any number of 0xff may stand before a marker. One alone is asked for, because a search for a single byte is ten times as fast as one for a pattern.
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])", re.DOTALL)
 _TIFF_FORMATS = {1: "B", 3: "H", 4: "I"}
 _TIFF_FLOAT = 3
 _TIFF_ASSOCIATED, _TIFF_UNASSOCIATED = 1, 2

@@ -150,6 +150,14 @@ def test_a_jpeg_cut_off_after_its_thumbnail_is_found_out() -> None:
         decode_picture(data[:-2])
 
 
+def test_a_jpeg_may_have_fill_bytes_before_its_markers() -> None:
+    data = MODES["jpeg"]
+    frame, end = data.index(b"\xff\xc0"), data.rindex(b"\xff\xd9")
+    filled = data[:frame] + b"\xff\xff\xff" + data[frame:end] + b"\xff\xff" + data[end:]
+    assert read_picture_header(filled) == read_picture_header(data)
+    assert np.array_equal(decode_picture(filled), decode_picture(data))
+
+
 def test_data_after_the_end_does_no_harm() -> None:
     for name in ("jpeg", "png rgb", "webp", "bmp"):
         assert decode_picture(MODES[name] + b"\0" * 100).shape == (HEIGHT, WIDTH, 3)
