@@ -118,6 +118,14 @@ def saved(lora: Any, folder: Path) -> float:
     return largest(written, lora)
 
 
+def scale_of(state: Any, base: dict[str, Any], patched: dict[str, Any]) -> float:
+    """The s of W + s B A that is nearest to what became of one layer; BF16 rounds each weight of it up or down."""
+    layer, weights = "double_blocks.0.img_attn.qkv", state.weights()
+    change = patched[f"{layer}.weight"].double() - base[f"{layer}.weight"].double()
+    product = (weights[f"{layer}.lora_B.weight"] @ weights[f"{layer}.lora_A.weight"]).double()
+    return float((change * product).sum() / product.square().sum())
+
+
 def plain(folder: Path) -> dict[str, Any]:
     """The state in the graph, and each exported file through the stock loader."""
     from graft.nodes.headless.host import HeadlessHost
@@ -125,7 +133,7 @@ def plain(folder: Path) -> dict[str, Any]:
 
     import nodes
 
-    model, state, notes = trained(rank=4, alpha=3.0, layers="all_linears")
+    model, state, notes = trained(rank=4, alpha=3.0, layers="all_linears", rslora=True)
     in_graph, where, lora = node("GraftTrainedLoRA", model=model, state=state)
     base, patched, picture = weights_of(model), weights_of(in_graph), latents(in_graph)
     headless = HeadlessHost(folder)
@@ -134,7 +142,8 @@ def plain(folder: Path) -> dict[str, Any]:
     results: dict[str, Any] = {
         "notes": notes, "where": where, "effect": largest(patched, base), "picture_effect": difference(picture, latents(model)),
         "headless": largest(patched, without_comfyui.weights), "layers_patched": len(in_graph.patches), "model_kept": len(model.patches),
-        "lora_model": as_lora_model(model, lora, patched, picture), "saved": saved(lora, folder),
+        "scale": scale_of(state, base, patched), "lora_model": as_lora_model(model, lora, patched, picture),
+        "saved": saved(lora, folder),
     }  # fmt: skip
     for format in FORMATS:
         (file,) = node("GraftExportLoRA", state=state, file_name=format, format=format, model=model)

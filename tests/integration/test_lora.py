@@ -41,6 +41,10 @@ def test_headless_and_comfyui_give_the_same_weights(measured: dict[str, Any]):
     assert f"{found['layers_patched']} layers" in found["notes"] and found["where"].startswith("Applied to the transformer that it was trained on")
 
 
+def test_rslora_s_scale_is_alpha_by_the_root_of_the_rank(measured: dict[str, Any]):
+    assert measured["plain"]["scale"] == pytest.approx(3 / 4**0.5, rel=0.03)
+
+
 def test_a_file_with_split_layers_is_read_as_what_it_was(measured: dict[str, Any]):
     found = measured["plain"]
     assert f"{found['loaded_size']:,} parameters" in found["notes"] and "summed rank" not in found["loaded_notes"]
