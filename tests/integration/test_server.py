@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from graft.training.data.encoded import INDEX_BEGINNING
 from graft.training.history import HistoryFile
 
 TRAIN, SETTINGS, SAMPLER, SAVE = "8", "6", "15", "17"
@@ -145,7 +146,9 @@ def from_graph(server: Any, workflow: dict[str, Any]) -> dict[str, Any]:
 
 
 def encoded_files(server: Any) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in (server.output / "graft" / "cache" / "encoded").glob("*.safetensors")}
+    """What was encoded and when; the index of a data set tells by its time when it was used."""
+    files = (server.output / "graft" / "cache" / "encoded").glob("*.safetensors")
+    return {path.name: path.stat().st_mtime_ns for path in files if not path.name.startswith(INDEX_BEGINNING)}
 
 
 def test_pictures_and_hints_of_the_graph_are_trained_on_and_found_again(server: Any, from_graph: dict[str, Any]):
