@@ -35,7 +35,7 @@ export const STRINGS = {
     chart: "Loss over steps. Arrow keys read values, plus and minus zoom, Escape shows everything.",
     chartEmpty: "No step is finished yet",
     raw: "each step",
-    smoothed: "running mean",
+    smoothed: "smoothed",
     heldOutLoss: "held-out",
     smoothing: "Smoothing",
     logarithmic: "Log",
