@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ class PictureParts:
     samples: Sequence[Sample]
     shelf: Shelf
     unreadable: list[Problem] = field(default_factory=list)
+    buffers: ShardBuffers = field(default_factory=lambda: ShardBuffers())
 
     def pictures(self) -> Rows:
         """All pictures as uint8 rows; a row that cannot be decoded is black.
@@ -48,6 +50,7 @@ class PictureParts:
                 are listed.
         """
         rows = self._rows("pictures", self.contents, self._decode, "picture")
+        self.buffers.clear()
         if self.dataset.on_unreadable == "skip":
             _require_all_there([problem for problem in self.unreadable if isinstance(problem, _Vanished)])
         self.dataset.refuse_or_skip(self.unreadable)
@@ -206,7 +209,7 @@ class PictureParts:
                     problems.append((place, result))
                     continue
                 if pictures is None:
-                    pictures = np.zeros((len(plan.rows), *result.shape), np.uint8)
+                    pictures = self.buffers.rows(len(plan.rows), *result.shape)
                 pictures[place] = result
         # Rows are kept under the content's key: a black one would stay when the file is back.
         if problems and (self.dataset.on_unreadable == "stop" or any(isinstance(problem, _Vanished) for _, problem in problems)):
@@ -214,7 +217,9 @@ class PictureParts:
             return None
         if pictures is None:
             width, height = self.size_of(plan.rows[0])
-            pictures = np.zeros((len(plan.rows), height, width, 3), np.uint8)
+            pictures = self.buffers.rows(len(plan.rows), height, width, 3)
+        pictures[[place for place, _ in problems]] = 0
+        self.buffers.keep()
         return {"pictures": torch.from_numpy(pictures)}, _unreadable_fields(problems)
 
     def _try_read(self, row: int) -> np.ndarray | Problem:
@@ -246,6 +251,27 @@ class PictureParts:
             return self.dataset.read_hint(sample)
         view = framing.view(row % self.views, sample.digest)
         return framing.cut(self.dataset.read_whole_hint(sample), sample.size_px, self.dataset.resolution_px, view)
+
+
+class ShardBuffers:
+    """Memory for two shards in turn: one is written (shelf.py) while the next is made. Fresh memory costs as much as writing to it twice."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Gives the memory back."""
+        self._pieces = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+
+    def rows(self, *shape: int) -> np.ndarray:
+        """uint8 of this shape with anything in it; the same memory each time until `keep` is called."""
+        if self._pieces[0].size < math.prod(shape):
+            self._pieces[0] = np.empty(math.prod(shape), np.uint8)
+        return self._pieces[0][: math.prod(shape)].reshape(shape)
+
+    def keep(self) -> None:
+        """What `rows` gave last is to be written: it holds until `keep` has been called once more."""
+        self._pieces.append(self._pieces.pop(0))
 
 
 class _Vanished(Problem):

@@ -21,6 +21,7 @@ import torch
 from graft.training.data.canny import CannyRecipe
 from graft.training.data.encode import LatentSpace, encode_dataset
 from graft.training.data.encode_latents import PixelBuffers
+from graft.training.data.encode_pictures import ShardBuffers
 from graft.training.data.encoded import Encoded
 from graft.training.data.folder import ImageFolder, read_picture
 from graft.training.data.shards import rows_for
@@ -51,6 +52,20 @@ def test_pixels_are_the_pictures_and_stay_while_the_next_are_read() -> None:
         filled.append(buffers.filled(now))
         for pixels, shown in ((filled[-2], before), (filled[-1], now)):
             assert torch.equal(pixels, shown.permute(0, 3, 1, 2).float() / 255)
+
+
+def test_a_shard_that_is_being_written_is_not_written_over() -> None:
+    buffers = ShardBuffers()
+    first = buffers.rows(2, 3)
+    first[:] = 1
+    buffers.keep()
+    for value in (7, 8):  # given up, both of them: nothing of the first may change
+        buffers.rows(2, 3)[:] = value
+    second = buffers.rows(4, 3)
+    second[:] = 2
+    assert (first == 1).all() and (second == 2).all()
+    buffers.keep()
+    assert (second == 2).all() and buffers.rows(1, 3).base is first.base
 
 
 def test_what_comes_back_is_what_the_encoders_gave(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
