@@ -22,13 +22,12 @@ from .hints import HINT_PARTS_VERSION, hint_key
 from .keys import KeyPart
 from .mask import require_usable_masks, whole_picture
 from .picture_header import UnreadablePictureError, VanishedPictureError
-from .shards import Report, Rows, Shard, ShardPlan, batches_of, rows_for
+from .shards import Report, Rows, Shard, ShardPlan, rows_for
 from .shelf import Shelf
 
 # The seed of thresholds that do not belong to one training: variants encoded ahead, and hints of held-out pictures.
 SHARED_SEED = 0
 MOST_WORKERS = 8
-ROWS_AT_ONCE = 16
 T = TypeVar("T")
 
 
@@ -71,21 +70,15 @@ class PictureParts:
         """Edges of all pictures with the recipe's fixed thresholds, eight pixels to a byte: uint8 rows [H, W/8]."""
 
         def make(plan: ShardPlan, report: Report) -> Shard:
-            packed = [np.packbits(self.edges(pictures, rows, 0) > 0, axis=-1) for rows in batches_of(plan, report, ROWS_AT_ONCE)]
-            return {"edges": torch.from_numpy(np.concatenate(packed))}, {}
+            with workers("hint") as run:
+                edges = list(_reported(run(packed, plan.rows), report))
+            return {"edges": torch.from_numpy(np.stack(edges))}, {}
+
+        def packed(row: int) -> np.ndarray:
+            return np.packbits(canny_edges(pictures.read("pictures", row).numpy(), recipe.low[0], recipe.high[0]), axis=-1)
 
         recipe = self._canny()
         return self._rows("edges", self.contents, make, "hint", recipe.low, recipe.high)
-
-    def edges(self, pictures: Rows, rows: Sequence[int], variant: int) -> np.ndarray:
-        """Edges of some rows with the thresholds of one variant: uint8 [len(rows), H, W] in {0, 255}."""
-        recipe = self._canny()
-
-        def drawn(row: int) -> np.ndarray:
-            return canny_edges(pictures.read("pictures", row).numpy(), *recipe.thresholds(SHARED_SEED, self._digest(row), variant))
-
-        with workers("hint") as run:
-            return np.stack(list(run(drawn, rows)))
 
     def drawn_hints(self, pictures: Rows, rows: Sequence[int], variant: int) -> np.ndarray:
         """Hints of some rows by the data set's recipe, as pictures: uint8 [len(rows), H, W, 3]."""
