@@ -52,6 +52,9 @@ class CountingHost:
 
     def event_sender(self) -> None: ...
 
+    def cache_folder(self):
+        return self.folder / "cache"
+
     def runs_folder(self) -> Any:
         return self.folder / "runs"
 

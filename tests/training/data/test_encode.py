@@ -6,7 +6,6 @@ import dataclasses
 import errno
 import gc
 import io
-import itertools
 import os
 import tracemalloc
 import zlib
@@ -20,12 +19,9 @@ import pytest
 import torch
 from graft.training.data.canny import CannyRecipe
 from graft.training.data.encode import LatentSpace, encode_dataset
-from graft.training.data.encode_latents import PixelBuffers
-from graft.training.data.encode_pictures import ShardBuffers
 from graft.training.data.encoded import Encoded
 from graft.training.data.folder import ImageFolder, read_picture
 from graft.training.data.shards import rows_for
-from graft.training.data.sources.scan import look_at
 from graft.training.errors import InputError
 from PIL import Image
 
@@ -42,30 +38,6 @@ def contents(encoded: Encoded) -> list[torch.Tensor]:
     samples = [*encoded.train, *encoded.held_out]
     hints = encoded.hints(samples, 5, [2] * len(samples))
     return [encoded.latents(samples), *encoded.text(samples), *encoded.empty_text(), encoded.pictures(samples), hints]  # type: ignore[list-item]
-
-
-def test_pixels_are_the_pictures_and_stay_while_the_next_are_read() -> None:
-    buffers, random = PixelBuffers(), np.random.default_rng(0)
-    pictures = [torch.from_numpy(random.integers(0, 256, (count, 24, 16, 3), np.uint8)) for count in (3, 2, 4, 3)]
-    filled = [buffers.filled(pictures[0])]
-    for before, now in itertools.pairwise(pictures):
-        filled.append(buffers.filled(now))
-        for pixels, shown in ((filled[-2], before), (filled[-1], now)):
-            assert torch.equal(pixels, shown.permute(0, 3, 1, 2).float() / 255)
-
-
-def test_a_shard_that_is_being_written_is_not_written_over() -> None:
-    buffers = ShardBuffers()
-    first = buffers.rows(2, 3)
-    first[:] = 1
-    buffers.keep()
-    for value in (7, 8):  # given up, both of them: nothing of the first may change
-        buffers.rows(2, 3)[:] = value
-    second = buffers.rows(4, 3)
-    second[:] = 2
-    assert (first == 1).all() and (second == 2).all()
-    buffers.keep()
-    assert (second == 2).all() and buffers.rows(1, 3).base is first.base
 
 
 def test_what_comes_back_is_what_the_encoders_gave(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
@@ -145,82 +117,6 @@ def test_an_interruption_keeps_finished_shards(make_folder: MakeFolder, encoders
     assert encoders.pictures == 11
     whole = encoders.encode(dataset, tmp_path / "elsewhere")
     assert whole.key == resumed.key and all(torch.equal(a, b) for a, b in zip(contents(whole), contents(resumed), strict=True))
-
-
-def test_cancelling_through_the_progress_interface(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
-    class Cancels:
-        calls, finished = 0, False
-
-        def start(self, total: int, unit: str) -> None: ...
-        def advance(self, done: int, **values: float) -> None: ...
-
-        def finish(self) -> None:
-            self.finished = True
-
-        def check_interrupt(self) -> None:
-            self.calls += 1
-            if self.calls > 7:  # one of them after the scan
-                raise KeyboardInterrupt
-
-    listener = Cancels()
-    with pytest.raises(KeyboardInterrupt):
-        encoders.encode(dataset, tmp_path / "encoded", progress=listener)
-    assert listener.finished and len(list((tmp_path / "encoded").glob("*.safetensors"))) == 1
-
-
-def test_a_scan_is_shown_can_be_cancelled_and_is_not_begun_again(make_folder: MakeFolder, encoders: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    folder = make_folder(9)
-    for path in folder.iterdir():
-        os.utime(path, (1e9, 1e9))  # written long ago
-    monkeypatch.setattr("graft.training.data.sources.scan.LOOKED_AT_TOGETHER", 4)
-    looked: list[str] = []
-    monkeypatch.setattr("graft.training.data.sources.scan.look_at", lambda data: looked.append(len(data)) or look_at(data))
-
-    class Stops:
-        def __init__(self, checks: int) -> None:
-            self.checks, self.shown = checks, []
-
-        def start(self, total: int, unit: str) -> None:
-            self.shown.append((total, unit))
-
-        def advance(self, done: int, **values: float) -> None:
-            self.shown.append(done)
-
-        def finish(self) -> None:
-            self.shown.append("finished")
-
-        def check_interrupt(self) -> None:
-            self.checks -= 1
-            if self.checks < 0:
-                raise KeyboardInterrupt
-
-    listener = Stops(checks=1)
-    with pytest.raises(KeyboardInterrupt):
-        encoders.encode(ImageFolder(folder, resolution_px=RESOLUTION_PX), tmp_path / "encoded", progress=listener)
-    assert listener.shown == [(9, "picture"), 4, "finished"] and len(looked) == 8 and encoders.pictures == 0
-    encoders.encode(ImageFolder(folder, resolution_px=RESOLUTION_PX), tmp_path / "encoded")
-    assert len(looked) == 9 and encoders.pictures == 9
-
-
-def test_progress_counts_every_row_of_every_part(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
-    class Listens:
-        def __init__(self) -> None:
-            self.parts: list[list[Any]] = []
-
-        def start(self, total: int, unit: str) -> None:
-            self.parts.append([unit, total, 0])
-
-        def advance(self, done: int, **values: float) -> None:
-            assert self.parts[-1][2] <= done <= self.parts[-1][1]
-            self.parts[-1][2] = done
-
-        def finish(self) -> None: ...
-        def check_interrupt(self) -> None: ...
-
-    listener = Listens()
-    encoders.encode(dataset, tmp_path / "encoded", progress=listener)
-    assert [part[:2] for part in listener.parts] == [["picture", 11], ["picture", 11], ["latent", 11], ["hint", 11], ["caption", 1], ["caption", 11]]
-    assert all(total == done for _, total, done in listener.parts)
 
 
 def test_a_cut_off_shard_is_made_again(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
