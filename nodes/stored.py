@@ -19,7 +19,7 @@ class StoredTrainings:
     OUTPUT_NODE = True
     DESCRIPTION = (
         "Lists the trainings and encoded data sets that are kept on disk, their sizes and when they were last used. Beyond 200 GB in all, or what "
-        "GRAFT_STORE_LIMIT says, the least recently used are removed after a training; those in use never are."
+        "GRAFT_STORE_LIMIT says, encoded data and then trainings are removed after a training, those used longest ago first; what is in use never is."
     )
     SEARCH_ALIASES = ("disk space", "store", "clean up", "list runs")
 

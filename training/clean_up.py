@@ -1,4 +1,7 @@
-"""The limit on what is kept: trainings and encoded data together, the least recently used first, never what is in use."""
+"""The limit on what is kept: trainings and encoded data together, never what is in use.
+
+Encoded data go first, those used longest ago before others: they can be made again. A training that is gone is lost.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +35,14 @@ class Stores:
 
 
 def clean_up(stores: Stores, limit_bytes: int) -> list[Kept]:
-    """Removes what was used longest ago until the rest takes at most `limit_bytes`, and returns what was removed.
+    """Removes encoded data, then runs, until the rest takes at most `limit_bytes`, and returns what was removed.
 
-    A run from which another began goes after that one. What is in use stays, even if it alone takes more.
+    Of both kinds what was used longest ago goes first. A run from which another began goes after that one. What is in use stays, even if it
+    alone takes more.
     """
     runs, data, removed = stored_runs(stores.runs), stores.data.stored(), list[Kept]()
     while total_bytes(stores, runs, data) > limit_bytes:
-        chosen = _least_recently_used(runs, data)
+        chosen: Kept | None = next((entry for entry in data if not entry.in_use), None) or next_to_go(runs)
         if chosen is None:
             break
         if isinstance(chosen, StoredRun):
@@ -66,9 +70,3 @@ def keep_within(stores: Stores, limit_bytes: int | None) -> None:
             "Graft removed the stored %s %s (%s, last used %s) to keep within %s (set %s to change that)",
             kind, entry.name, shown_size(entry.size_bytes), used, shown_size(limit_bytes or 0), LIMIT_VARIABLE,
         )  # fmt: skip
-
-
-def _least_recently_used(runs: Sequence[StoredRun], data: Sequence[StoredData]) -> Kept | None:
-    """What may go next; None if all the rest is in use."""
-    free = [entry for entry in (next_to_go(runs), next((entry for entry in data if not entry.in_use), None)) if entry is not None]
-    return min(free, key=lambda entry: entry.used_at, default=None)

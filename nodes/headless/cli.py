@@ -256,13 +256,13 @@ def _runs(arguments: argparse.Namespace, reporter: Reporter) -> None:
 def _add_store(commands: argparse._SubParsersAction) -> None:
     epilog = (
         "A run that a living process trains, has trained or has given on to other nodes is never removed, nor one from which a kept run began. "
-        "Encoded data go by the same rule, and are made again when they are needed. Inside ComfyUI the limit is kept by itself, after each training: "
+        "Encoded data go first: they are made again when they are needed. Inside ComfyUI the limit is kept by itself, after each training: "
         "200 GB for both together, or what GRAFT_STORE_LIMIT says (500GB, none)."
     )
-    added = _add(commands, "store", _store, "list the room that kept runs and encoded data take, and remove the least recently used", epilog)
+    added = _add(commands, "store", _store, "list the room that kept runs and encoded data take, and remove some of it", epilog)
     added.add_argument("--folder", type=Path, metavar="DIR", help="the folder of runs (ComfyUI's: output/graft/runs; default: this command's own)")
     added.add_argument(
-        "--prune", metavar="SIZE", help="remove runs and encoded data, those used longest ago first, until the rest takes at most so much (50GB, 0)"
+        "--prune", metavar="SIZE", help="remove encoded data, then runs, those used longest ago first, until the rest takes at most so much (50GB, 0)"
     )
 
 

@@ -156,12 +156,12 @@ def add_run(stores: Stores, name: str, size_bytes: int, used_at: float) -> None:
         os.utime(path, (used_at, used_at))
 
 
-def test_trainings_and_encoded_data_share_the_limit_and_go_by_their_last_use(
+def test_trainings_and_encoded_data_share_the_limit_and_data_that_can_be_made_again_go_first(
     sets: dict[str, Encoded], stores: Stores, caplog: pytest.LogCaptureFixture
 ) -> None:
     times = {name: index_of(sets[name]).stat().st_mtime for name in sets}
-    add_run(stores, "between", 5000, times["old"] + 10)
-    add_run(stores, "newest", 5000, times["new"] + 10)
+    for name, used_at in (("oldest", times["old"] - 10), ("between", times["old"] + 10), ("newest", times["new"] + 10)):
+        add_run(stores, name, 5000, used_at)
     whole = taken(stores) + sum(path.stat().st_size for path in stores.runs.folder.rglob("*") if path.is_file())
     with caplog.at_level(logging.INFO):
         keep_within(stores, None)
@@ -169,11 +169,12 @@ def test_trainings_and_encoded_data_share_the_limit_and_go_by_their_last_use(
         assert not caplog.text
         keep_within(stores, whole - 1)
         assert "removed the stored encoded data encoded-" in caplog.text and "stored training" not in caplog.text
-        keep_within(stores, taken(stores) + 6000)
-        assert "removed the stored training between" in caplog.text
-    assert names(stores) == [index_of(sets[name]).name for name in ("mixed", "new")]
+        assert names(stores) == [index_of(sets[name]).name for name in ("mixed", "new")], "the one used longest ago went, and no older training"
+        keep_within(stores, 11_000)
+        assert "removed the stored training oldest" in caplog.text and "between" not in caplog.text
+    assert names(stores) == []
     text = describe_store(stores.runs.folder, stores.data.folder.parent, 0)
-    assert text.count("Removed encoded-") == 2 and "Removed newest" in text and "0 runs in" in text and "encoded data in" in text
+    assert "Removed between" in text and "Removed newest" in text and "0 runs in" in text and "encoded data in" in text
 
 
 def test_the_list_names_data_sets_and_what_is_in_use(sets: dict[str, Encoded], stores: Stores, encoders: Any) -> None:
