@@ -42,10 +42,12 @@ class _Notes:
     def add(self, store_folder: Path, names: Iterable[str]) -> None:
         with self._guard:
             note = self._notes.get(store_folder)
-            # Begun anew in a process that was forked from its writer, and where somebody has removed the store meanwhile.
+            earlier: set[str] = set()
+            # Begun anew in a process that was forked from its writer, and where somebody has removed the note or the store meanwhile.
             if note is None or note.process != os.getpid() or not note.path.exists():
+                earlier = note.names if note is not None and note.process == os.getpid() else earlier
                 note = self._notes[store_folder] = _begin(store_folder / NOTES_FOLDER)
-            new = [name for name in dict.fromkeys(names) if name not in note.names]
+            new = [name for name in dict.fromkeys((*earlier, *names)) if name not in note.names]
             if new:
                 os.write(note.handle, "".join(f"{name}\n" for name in new).encode("utf-8"))
                 note.names.update(new)

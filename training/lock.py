@@ -17,6 +17,7 @@ from .files.write import explained
 _log = logging.getLogger(__name__)
 # On Windows locked bytes cannot be read by others: lock one far behind the text that says who holds it.
 _LOCKED_BYTE = 1 << 30
+_LOCK_ATTEMPTS, _LOCK_PAUSE_S = 40, 0.005
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
 
 
@@ -47,8 +48,14 @@ def held_for_good(path: Path) -> int:
         OSError: the folder may not be written.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0))
-    with suppress(OSError):  # where nothing can be locked, `is_held` takes every such file for held
-        _lock(handle)
+    for _ in range(_LOCK_ATTEMPTS):
+        try:
+            _lock(handle)
+            break
+        except OSError as error:
+            if error.errno not in _HELD:  # where nothing can be locked, `is_held` takes every such file for held
+                break
+            time.sleep(_LOCK_PAUSE_S)  # another process is just looking whether it is held
     return handle
 
 

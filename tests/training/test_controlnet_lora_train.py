@@ -104,6 +104,7 @@ def test_a_file_that_is_none_for_this_controlnet_is_refused(base, recipe, tiny_t
         "a LoRA on a ControlNet, as Export ControlNet writes it": {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": torch.ones(1, 128)},
         "two matrices and an alpha": {name: tensor for name, tensor in tensors.items() if name != f"{layer}.alpha"},
         "finite values": {**tensors, f"{layer}.lora_up.weight": tensors[f"{layer}.lora_up.weight"] / 0},
+        "one number as alpha": {**tensors, f"{layer}.alpha": torch.ones(2)},
         "two matrices of one rank": {**tensors, f"{layer}.lora_down.weight": torch.ones(3, 128)},
         r"double_blocks\.7\.img_attn\.qkv .* no such layer": {name.replace("blocks.0.", "blocks.7."): tensor for name, tensor in tensors.items()},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from graft.training import lock
 from graft.training.clean_up import Stores, clean_up, keep_within
 from graft.training.errors import InputError
 from graft.training.in_use import NOTES_FOLDER, USED_FILE, mark_used, names_in_use
@@ -28,7 +30,7 @@ sys.stdin.read()
 
 
 def stores(store: RunStore) -> Stores:
-    """Without encoded data: test_clean_up.py has those."""
+    """Without encoded data: data/test_stored_data.py has those."""
     return Stores.at(store.folder, store.folder / "cache" / "encoded")
 
 
@@ -108,6 +110,28 @@ def test_what_another_process_uses_stays_until_it_ends(store, add):
         holder.communicate()
     assert [run.name for run in prune(store, 0)] == ["theirs"]
     assert not list((store.folder / NOTES_FOLDER).iterdir())  # the dead process's note is gone, too
+
+
+def test_a_note_that_somebody_removed_is_written_again_with_all_that_it_said(store, add):
+    mark_used(store.folder, ["first"])
+    for note in (store.folder / NOTES_FOLDER).iterdir():
+        note.unlink()
+    mark_used(store.folder, ["second"])
+    assert names_in_use(store.folder) == {"first", "second"}
+
+
+def test_a_note_is_locked_although_somebody_looks_at_it_just_then(store, monkeypatch):
+    """Whoever looks whether a note is held holds it for a moment."""
+    once, real = [BlockingIOError(errno.EAGAIN, "held")], lock._lock
+
+    def busy(handle: int) -> None:
+        if once:
+            raise once.pop()
+        real(handle)
+
+    monkeypatch.setattr(lock, "_lock", busy)
+    mark_used(store.folder, ["mine"])
+    assert not once and names_in_use(store.folder) == {"mine"}
 
 
 def test_a_half_removed_run_is_no_run_and_is_removed(store, add):

@@ -216,7 +216,9 @@ def save_index(
     meta = {**facts, "recipe": hint_fields(facts["recipe"]), "skipped": [[problem.name, problem.what] for problem in facts["skipped"]]}
     arrays = {f"places of {name}": rows.places for name, rows in parts.items()}
     arrays |= {f"part {name}": np.array(positions, np.int32) for name, positions in zip(_PARTS, split, strict=True)}
-    write_index(_index_path(folder, lookup_key), {**meta, "parts": described}, entries, captions, arrays)
+    path = _index_path(folder, lookup_key)
+    protect(folder, [path.name])
+    write_index(path, {**meta, "parts": described}, entries, captions, arrays)
 
 
 def load_index(folder: Path, lookup_key: str) -> Encoded | None:
@@ -231,7 +233,7 @@ def load_index(folder: Path, lookup_key: str) -> Encoded | None:
         index = IndexFile(path)
         encoded = _from_index(folder, index)
         protect(folder, [path.name, *index_facts(read_header(path)).shards])
-        whole = _are_whole(folder, index.meta["parts"])
+        whole = path.is_file() and _are_whole(folder, index.meta["parts"])  # clean-up may have come before its protection
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return None
     return encoded if whole else None

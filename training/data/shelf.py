@@ -58,12 +58,16 @@ class Shelf:
         Raises:
             InputError: the disk is full or cannot be written; nothing half-written is left.
         """
-        search = _Search(self.folder, f"{kind}-{content_key(kind, *setup)[:_SETUP_DIGITS]}-", _row_keys(kind, contents, setup))
-        search.find()
-        if groups is None:
-            search.adopt(kind, contents, rows_per_shard, setup)
-        plans = search.plans(rows_per_shard, groups)
-        protect(self.folder, [*search.names, *(plan.name for plan in plans)])
+        keys = _row_keys(kind, contents, setup)
+        while True:
+            search = _Search(self.folder, f"{kind}-{content_key(kind, *setup)[:_SETUP_DIGITS]}-", keys)
+            search.find()
+            if groups is None:
+                search.adopt(kind, contents, rows_per_shard, setup)
+            plans = search.plans(rows_per_shard, groups)
+            protect(self.folder, [*search.names, *(plan.name for plan in plans)])
+            if search.is_there():  # another process's clean-up may have come before the protection
+                break
         if plans:
             self._make_all(plans, search, make, unit)
         return search.rows(rows_per_shard)
@@ -119,6 +123,10 @@ class _Search:
     def find(self) -> None:
         for path in sorted(self._folder.glob(f"{self._beginning}*.safetensors")):
             self.add(path.name, keys_in(path) or ())
+
+    def is_there(self) -> bool:
+        """Whether all files in which rows were found still are."""
+        return all((self._folder / name).is_file() for name in self.names)
 
     def add(self, name: str, keys: Sequence[bytes]) -> None:
         """A file with rows of these keys; rows that are known already stay where they were found."""

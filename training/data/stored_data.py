@@ -7,7 +7,7 @@ the last of them. Files that no index names (pictures out of a graph, an encodin
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,15 +27,22 @@ class StoredData:
     folder: Path
     name: str
     """Of the index, or of the file."""
-    files: frozenset[str] = field(repr=False)
-    """All that it needs."""
-    size_bytes: int
+    sizes_bytes: Mapping[str, int] = field(repr=False, hash=False)
+    """Of all files that it needs and that are there, by their names."""
     used_at: float
     """Seconds since the epoch."""
     in_use: bool
     """A living process has encoded it, or has found it encoded."""
     described: str = ""
     """How many pictures in which size; empty for a file that belongs to none."""
+
+    @property
+    def files(self) -> frozenset[str]:
+        return frozenset(self.sizes_bytes)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(self.sizes_bytes.values())
 
 
 @dataclass(frozen=True)
@@ -49,14 +56,13 @@ class DataStore:
         sizes, times = self._files()
         used = names_in_use(self.folder)
         sets = [found for name in sizes if name.startswith(INDEX_BEGINNING) and (found := self._data_set(name, sizes, times, used))]
-        named = frozenset[str]().union(*(found.files for found in sets))
-        alone = [StoredData(self.folder, name, frozenset({name}), sizes[name], times[name], name in used) for name in sizes.keys() - named]
+        named = {name for found in sets for name in found.files}
+        alone = [StoredData(self.folder, name, {name: sizes[name]}, times[name], name in used) for name in sizes.keys() - named]
         return sorted([*sets, *alone], key=lambda entry: (entry.used_at, entry.name))
 
     def size_bytes(self, entries: Sequence[StoredData]) -> int:
         """What some entries take together; shards that several need count once."""
-        sizes, _ = self._files()
-        return sum(sizes.get(name, 0) for name in frozenset[str]().union(*(entry.files for entry in entries)))
+        return sum({name: size for entry in entries for name, size in entry.sizes_bytes.items()}.values())
 
     def remove(self, entry: StoredData, rest: Sequence[StoredData]) -> bool:
         """Removes what only this one needs; nothing if a process has begun to use it meanwhile.
@@ -65,17 +71,20 @@ class DataStore:
             entry: what is to go.
             rest: what stays.
         """
-        used = names_in_use(self.folder)
-        if entry.name in used:
+        if entry.name in names_in_use(self.folder):
             return False
-        kept = used.union(*(other.files for other in rest))
-        gone = [entry.name, *sorted(entry.files - kept - {entry.name})]  # the index first: half a data set is never found
-        for name in gone:
-            with suppress(OSError):
-                (self.folder / name).unlink()
+        # The index first: half a data set is never found. Who has found it notes its shards before it looks whether the index is still there.
+        self._unlink([entry.name])
+        kept = names_in_use(self.folder).union(*(other.files for other in rest))
+        self._unlink(sorted(entry.files - kept - {entry.name}))
         self._remove_notes()
         remove_leftovers(self.folder)
         return not (self.folder / entry.name).exists()
+
+    def _unlink(self, names: Sequence[str]) -> None:
+        for name in names:
+            with suppress(OSError):
+                (self.folder / name).unlink()
 
     def _files(self) -> tuple[dict[str, int], dict[str, float]]:
         sizes, times = {}, {}
@@ -91,9 +100,8 @@ class DataStore:
             facts = index_facts(read_header(self.folder / name))
         except (InputError, OSError):
             return None
-        files = frozenset({name, *facts.shards})
-        size_bytes = sum(sizes.get(file, 0) for file in files)
-        return StoredData(self.folder, name, files, size_bytes, times[name], name in used, f"{facts.samples:,} pictures at {facts.resolution_px} px")
+        needed = {file: sizes[file] for file in (name, *facts.shards) if file in sizes}
+        return StoredData(self.folder, name, needed, times[name], name in used, f"{facts.samples:,} pictures at {facts.resolution_px} px")
 
     def _remove_notes(self) -> None:
         """Notes by which unchanged files find an index that has gone."""

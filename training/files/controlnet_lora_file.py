@@ -57,6 +57,7 @@ def _adapters(weights: Mapping[str, Tensor], subject: str) -> dict[str, Adapter]
     _require_none(broken, "finite values", subject)
     odd = [name for name in names if weights[name + _UP].shape[1:] != weights[name + _DOWN].shape[:1] or weights[name + _DOWN].ndim != 2]
     _require_none(odd, "two matrices of one rank", subject)
+    _require_none([name for name in names if weights[name + _ALPHA].numel() != 1], "one number as alpha", subject)
     return {
         name.removeprefix(CONTROLNET_PREFIX): Adapter(weights[name + _DOWN], weights[name + _UP], float(weights[name + _ALPHA])) for name in names
     }
