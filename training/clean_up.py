@@ -1,6 +1,7 @@
 """The limit on what is kept: trainings and encoded data together, never what is in use.
 
-Encoded data go first, those used longest ago before others: they can be made again. A training that is gone is lost.
+Encoded data go first, those used longest ago before others: they can be made again. A training that is gone is lost:
+none goes to make room for data that are in use.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ class Stores:
 def clean_up(stores: Stores, limit_bytes: int) -> list[Kept]:
     """Removes encoded data, then runs, until the rest takes at most `limit_bytes`, and returns what was removed.
 
-    Of both kinds what was used longest ago goes first. A run from which another began goes after that one. What is in use stays, even if it
-    alone takes more.
+    Of both kinds what was used longest ago goes first. A run goes only while runs alone take more than the limit, and after those that began from
+    it. What is in use stays, even if it alone takes more.
     """
     runs, data, removed = stored_runs(stores.runs), stores.data.stored(), list[Kept]()
     while total_bytes(stores, runs, data) > limit_bytes:
-        chosen: Kept | None = next((entry for entry in data if not entry.in_use), None) or next_to_go(runs)
+        chosen = _next(runs, data, limit_bytes)
         if chosen is None:
             break
         if isinstance(chosen, StoredRun):
@@ -59,6 +60,13 @@ def clean_up(stores: Stores, limit_bytes: int) -> list[Kept]:
 def total_bytes(stores: Stores, runs: Sequence[StoredRun], data: Sequence[StoredData]) -> int:
     """What they take together."""
     return sum(run.size_bytes for run in runs) + stores.data.size_bytes(data)
+
+
+def _next(runs: Sequence[StoredRun], data: Sequence[StoredData], limit_bytes: int) -> Kept | None:
+    """What is to go; None if all the rest has to stay."""
+    if free := next((entry for entry in data if not entry.in_use), None):
+        return free
+    return next_to_go(runs) if sum(run.size_bytes for run in runs) > limit_bytes else None
 
 
 def keep_within(stores: Stores, limit_bytes: int | None) -> None:

@@ -71,7 +71,7 @@ def describe_store(folder: Path, cache: Path, limit_bytes: int | None) -> str:
     runs_bytes, data_bytes = sum(run.size_bytes for run in runs), stores.data.size_bytes(data)
     lines.append(f"{count} in {folder}: {shown_size(runs_bytes)}; encoded data in {cache}: {shown_size(data_bytes)}.")
     if limit_bytes is not None and runs_bytes + data_bytes > limit_bytes:
-        lines.append(f"That is more than {shown_size(limit_bytes)}: what is left is in use.")
+        lines.append(f"That is more than {shown_size(limit_bytes)}: what is left is in use, or trainings that fit without the data.")
     return "\n".join(lines)
 
 

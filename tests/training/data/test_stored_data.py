@@ -22,6 +22,7 @@ from graft.training.data.folder import ImageFolder
 from graft.training.data.image_batch import store_image_batch
 from graft.training.data.stored_data import StoredData
 from graft.training.in_use import USED_FILE
+from graft.training.store_size import stored_runs
 
 MakeFolder = Callable[..., Path]
 HOLDER = """
@@ -175,6 +176,18 @@ def test_trainings_and_encoded_data_share_the_limit_and_data_that_can_be_made_ag
     assert names(stores) == []
     text = describe_store(stores.runs.folder, stores.data.folder.parent, 0)
     assert "Removed between" in text and "Removed newest" in text and "0 runs in" in text and "encoded data in" in text
+
+
+def test_no_training_goes_to_make_room_for_data_in_use(sets: dict[str, Encoded], stores: Stores, encoders: Any) -> None:
+    encoders.encode(ImageFolder(stores.data.folder.parents[1] / "new", resolution_px=32), stores.data.folder)
+    for name, used_at in (("older", 10.0), ("newer", 20.0)):
+        add_run(stores, name, 5000, used_at)
+    in_use = next(entry for entry in stores.data.stored() if entry.in_use)
+    assert in_use.size_bytes > 11_000, "the data alone take more than the limit"
+    clean_up(stores, 11_000)
+    assert names(stores) == [in_use.name] and sorted(run.name for run in stored_runs(stores.runs)) == ["newer", "older"]
+    assert "trainings that fit without the data" in describe_store(stores.runs.folder, stores.data.folder.parent, 11_000)
+    assert [entry.name for entry in clean_up(stores, 6_000)] == ["older"], "trainings alone take more"
 
 
 def test_the_list_names_data_sets_and_what_is_in_use(sets: dict[str, Encoded], stores: Stores, encoders: Any) -> None:
