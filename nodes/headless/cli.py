@@ -256,8 +256,8 @@ def _runs(arguments: argparse.Namespace, reporter: Reporter) -> None:
 def _add_store(commands: argparse._SubParsersAction) -> None:
     epilog = (
         "A run that a living process trains, has trained or has given on to other nodes is never removed, nor one from which a kept run began. "
-        "Encoded data go first: they are made again when they are needed. Inside ComfyUI the limit is kept by itself, after each training: "
-        "200 GB for both together, or what GRAFT_STORE_LIMIT says (500GB, none)."
+        "Encoded data go first, since they are made again when they are needed, and a run only where runs alone take more. The limit is kept by "
+        "itself after each training, in ComfyUI and here: 200 GB for both together, or what GRAFT_STORE_LIMIT says (500GB, none)."
     )
     added = _add(commands, "store", _store, "list the room that kept runs and encoded data take, and remove some of it", epilog)
     added.add_argument("--folder", type=Path, metavar="DIR", help="the folder of runs (ComfyUI's: output/graft/runs; default: this command's own)")
@@ -275,5 +275,6 @@ def _store(arguments: argparse.Namespace, reporter: Reporter) -> None:
     if arguments.folder is not None and not arguments.folder.is_dir():
         raise InputError("--folder", expected="a folder of runs", found=arguments.folder, remedy="In ComfyUI it is output/graft/runs.")
     folder = arguments.folder or host.runs_folder()
-    cache = host.cache_folder() if arguments.folder is None else folder.parent / "cache"
+    within, beside = folder / host.cache_folder().name, folder.parent / host.cache_folder().name
+    cache = beside if arguments.folder is not None and not within.is_dir() else within  # ComfyUI's lies beside the runs
     print(describe_store(folder, cache, None if arguments.prune is None else parsed_size(arguments.prune, "--prune")))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 
+import pytest
+from graft.nodes.headless.cli import main
 from graft.nodes.headless.stored_runs import describe_runs, printable_blocks, sparkline
 
 
@@ -27,3 +29,13 @@ def test_a_line_per_run(tmp_path):
 def test_terminals_that_know_no_blocks_get_plain_characters():
     assert printable_blocks(io.TextIOWrapper(io.BytesIO(), encoding="cp1252")) == "_.-=+*#@"
     assert printable_blocks(io.TextIOWrapper(io.BytesIO(), encoding="utf-8")) == "▁▂▃▄▅▆▇█"
+
+
+@pytest.mark.parametrize(("runs", "cache"), [("graft/runs", "graft/cache"), (".graft_runs", ".graft_runs/cache")])
+def test_a_named_store_is_counted_with_its_own_encoded_data(tmp_path, capsys, runs, cache):
+    """ComfyUI's lie beside its runs, those of `graft run` among them."""
+    (tmp_path / runs).mkdir(parents=True)
+    (tmp_path / cache / "encoded").mkdir(parents=True)
+    (tmp_path / cache / "encoded" / "pictures-0.safetensors").write_bytes(b"x" * 5000)
+    assert main(["store", "--folder", str(tmp_path / runs)]) == 0
+    assert f"encoded data in {tmp_path / cache}: 5.0 KB" in capsys.readouterr().out
