@@ -20,6 +20,7 @@ from ..errors import InputError
 from .encode_pictures import SHARED_SEED
 from .encoded import Encoded, EncodedSample
 from .order import BucketOrder, permutation
+from .pages import PIECES
 
 logger = logging.getLogger(__name__)
 
@@ -117,10 +118,11 @@ class Batches:
         return self._waiting.pop(step).result()
 
     def close(self) -> None:
-        """Stops reading ahead and waits for the threads to end."""
+        """Stops reading ahead, waits for the threads to end, and gives back the memory that was kept for further batches."""
         if self._readers is not None:
             self._readers.shutdown(wait=True, cancel_futures=True)
         self._waiting.clear()
+        PIECES.release()
 
     def __enter__(self) -> Batches:
         return self

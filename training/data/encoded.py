@@ -24,6 +24,7 @@ from .dataset import GivenHints, HintRecipe, Problem, hint_fields, hint_recipe
 from .encode_pictures import SHARED_SEED
 from .index import EncodedSample, Entry, IndexFile, SampleTable, index_facts, write_index
 from .keys import drawn_number
+from .pages import fresh
 from .shards import Rows
 
 __all__ = ["Encoded", "EncodedSample", "HintForm", "load_index", "save_index"]
@@ -143,7 +144,8 @@ class Encoded:
             return None
         if self.hint_form == "pixels" and isinstance(self.recipe, CannyRecipe):
             # One channel, seen three times: a hint of 1024 x 1024 takes 4 MB in place of 12.
-            return self.edges(samples, seed, epochs).float().div_(127.5).sub_(1).unsqueeze(1).expand(-1, 3, -1, -1)
+            edges = self.edges(samples, seed, epochs)
+            return fresh(edges.shape, torch.float32).copy_(edges).div_(127.5).sub_(1).unsqueeze(1).expand(-1, 3, -1, -1)
         if self.hint_form == "pixels":
             return self.hint_pictures(samples, seed, epochs) * 2 - 1
         variants = [self._variant(sample, seed, epoch) for sample, epoch in zip(samples, epochs, strict=True)]

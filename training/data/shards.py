@@ -24,6 +24,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..files.header import Header, read_header
 from ..files.tensors import TORCH_DTYPES, read_tensor
+from .pages import fresh
 
 SHARD_ROWS_LIMIT = 256
 SHARD_TARGET_BYTES = 64 * 2**20
@@ -107,7 +108,7 @@ class Rows:
     def stack(self, tensor: str, rows: Sequence[int]) -> Tensor:
         """The rows of a tensor, of one size, in the order asked for, [len(rows), ...]; raises what `read` raises."""
         info = self._open(int(self.places[rows[0]]) // self.stride).header.tensors[tensor]
-        result = torch.empty((len(rows), *info.shape[1:]), dtype=TORCH_DTYPES[info.dtype])
+        result = fresh((len(rows), *info.shape[1:]), TORCH_DTYPES[info.dtype])
         for place, row in enumerate(rows):
             self._fill(result[place].reshape(-1).view(torch.uint8), tensor, row)
         return result
