@@ -117,7 +117,7 @@ class Report:
         return (json.dumps(report, indent=2),)
 
 
-_MORE_STEPS = "Look at the validation grid; train more steps or set {} to 0."
+_MORE_STEPS = "Everything was made: look at the pictures, train more steps, or set {} of the Report node to 0."
 _LESS_FORGOTTEN = "Train fewer steps or at a lower rate, mix in more pictures without the new word, or set largest_old_caption_fall to 1."
 _ROUNDING = 1e-9
 

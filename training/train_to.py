@@ -72,6 +72,7 @@ def train_to(
     run = store.run(request.run_key)
     found = run.checkpoint(request.until_step)
     if found is not None:
+        _log.info("%d steps of this training are kept already: nothing to train", found.step)
         return _used(store, request.state(run, found.step))
     require_library(settings.optimiser.name)
     require_base_fits(base, recipe, data)
@@ -185,6 +186,7 @@ def _go_on(learner: Learner, run: Run, request: Request) -> None:
     latest = run.latest_at_most(request.until_step)
     if latest is not None:
         learner.restore(latest)
+        _log.info("The training goes on from step %d, which is kept", latest.step)
     elif request.parent is not None:
         before = request.parent.inputs()["settings"]["optimiser"]["name"]
         learner.restore(request.parent.checkpoint, with_optimiser=goes_on_with(before, learner.settings.optimiser.name))

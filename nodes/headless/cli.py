@@ -154,7 +154,7 @@ def _inspect(arguments: argparse.Namespace, reporter: Reporter) -> None:
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:
     added = _add(commands, "convert", _convert, "rewrite a safetensors file in BF16, tensor by tensor")
-    added.add_argument("source", type=Path, metavar="SOURCE", help="the file to read; it is left as it is")
+    added.add_argument("source", type=Path, metavar="SOURCE", help="the file to read; left as it is unless TARGET is the same")
     added.add_argument("target", type=Path, metavar="TARGET", help="the file to write")
     added.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
 
@@ -176,7 +176,8 @@ def _add_shapes(commands: argparse._SubParsersAction) -> None:
     added.add_argument("--count", type=int, required=True, metavar="N", help="how many pictures")
     added.add_argument("--seed", type=int, required=True, metavar="S", help="the same seed draws the same pictures")
     added.add_argument("--size", type=int, default=128, metavar="PX", help="side of a picture (default: 128)")
-    added.add_argument("--style", default="plain", metavar="NAME", help="plain or framed (default: plain)")
+    styles = "plain, framed, half framed, royal or half royal (half: every second picture); default: plain"
+    added.add_argument("--style", default="plain", metavar="NAME", help=styles)
 
 
 def _shapes(arguments: argparse.Namespace, reporter: Reporter) -> None:

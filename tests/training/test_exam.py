@@ -78,5 +78,5 @@ def test_an_exam_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_grid_has_a_column_per_caption():
-    few, many = (Exam(CONCEPTS["framed"], SHAPES, Drawn(PLAIN, PLAIN), Drawn(FRAMED, PLAIN)).grid(columns) for columns in (2, 4))
+    few, many = (Exam(CONCEPTS["framed"], SHAPES, Drawn(PLAIN, PLAIN), Drawn(FRAMED, PLAIN)).grid(columns) for columns in (7, 9))
     assert few.dtype == np.uint8 and few.shape[2] == 3 and many.shape[1] - few.shape[1] == 2 * (128 + 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -69,10 +70,13 @@ def test_three_and_three_steps_are_six_bit_for_bit(tiny_train, tiny_settings, el
     assert [record.learning_rate for record in chained.history().steps[-2:]] == pytest.approx([6.5e-4, 2e-4])  # 2e-3 * 0.325, then the last value
 
 
-def test_what_is_on_disk_is_found_and_raising_the_steps_trains_only_the_rest(tiny_train, counted, tiny_data):
+def test_what_is_on_disk_is_found_and_raising_the_steps_trains_only_the_rest(tiny_train, counted, tiny_data, caplog):
+    caplog.set_level(logging.INFO)
     first = tiny_train(2)
-    assert tiny_train(2) == first and counted == [1, 2]
+    assert not caplog.text
+    assert tiny_train(2) == first and counted == [1, 2] and "2 steps of this training are kept already" in caplog.text
     more = tiny_train(3)
+    assert "goes on from step 2, which is kept" in caplog.text
     assert more.run_key == first.run_key and more.key != first.key and counted == [1, 2, 3]
     assert tiny_train(2) == first and counted == [1, 2, 3], "the shorter one is still there"
 
@@ -81,7 +85,7 @@ def test_a_state_that_is_found_needs_no_base_in_memory(tiny_train, tiny_base):
     first = tiny_train(1)
 
     class Absent:
-        fingerprint = tiny_base.fingerprint
+        fingerprint, name = tiny_base.fingerprint, tiny_base.name
 
         @property
         def model(self):

@@ -27,7 +27,7 @@ LATENT_BYTES_PER_PX, PICTURE_BYTES_PER_PX, EDGE_BYTES_PER_PX = 1.0, 3.0, 0.125
 """On disk: sixteen numbers of four bytes for 64 pixels; RGB; one bit."""
 FLUX_TEXT_BYTES = (256 * 4096 + 768) * 4
 """One caption as FLUX.1's text encoders give it."""
-_NUMBER = re.compile(r"\d[\d,.]*")
+_NUMBER = re.compile(r"(?<![\w-])\d[\d,.]*")  # not the 8 of UTF-8
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def _problems(report: CheckReport) -> list[str]:
     kinds = [f"  {count:,} x {kind}" for kind, count in report.problem_counts.items()]
     rest = len(problems) - PROBLEMS_LISTED
     more = [f"  and {rest:,} more; --json lists all"] if rest > 0 else []
-    return [f"{len(problems):,} problems:", *kinds, "One by one:", *problem_lines(problems[:PROBLEMS_LISTED]), *more]
+    return [f"{_counted(len(problems), 'problem')}:", *kinds, "One by one:", *problem_lines(problems[:PROBLEMS_LISTED]), *more]
 
 
 def _sizes(report: CheckReport) -> list[str]:
@@ -44,7 +44,8 @@ def _sizes(report: CheckReport) -> list[str]:
         return []
     low, middle, high = (f"{width} x {height}" for width, height in (report.smallest_px, report.median_px, report.largest_px))
     proportions = ", ".join(f"{name}: {count:,}" for name, count in report.proportions.items())
-    return [f"Sizes: {low} to {high} px, half of them above {middle}", f"Proportions (width:height): {proportions}"]
+    sizes = f"all {low} px" if low == high else f"{low} to {high} px, half of them above {middle}"
+    return [f"Sizes: {sizes}", f"Proportions (width:height): {proportions}"]
 
 
 def _buckets(report: CheckReport) -> list[str]:
@@ -69,9 +70,17 @@ def _doubtful(report: CheckReport) -> list[str]:
     """What does not stand in the way, but should be known."""
     copies = [f"  {' = '.join(names[:NAMES_LISTED])}" for names in report.duplicates[:NAMES_LISTED]]
     small = [f"  {name}: {scale:.2f} times" for name, scale in list(report.too_small.items())[:NAMES_LISTED]]
-    lines = [f"{len(report.duplicates):,} pictures are there more than once:", *copies] if copies else []
-    lines += [f"{len(report.too_small):,} pictures are too small and have to be enlarged:", *small] if small else []
-    return lines
+    lines = [f"{_counted(len(report.duplicates), 'picture')} more than once there:", *copies, *_more(len(report.duplicates))] if copies else []
+    enlarged = f"{_counted(len(report.too_small), 'picture')} smaller than what is trained in, to be enlarged:"
+    return [*lines, enlarged, *small, *_more(len(report.too_small))] if small else lines
+
+
+def _more(count: int) -> list[str]:
+    return [f"  and {count - NAMES_LISTED:,} more; --json lists all"] if count > NAMES_LISTED else []
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _costs(report: CheckReport) -> list[str]:

@@ -126,5 +126,5 @@ def _require_target(target: Path, source: Path, overwrite: bool) -> None:
     if target.exists() and not overwrite:
         same = os.path.samefile(target, source)
         found = f"{target}, which is the source itself" if same else f"{target}, which exists"
-        raise InputError("target", expected="a path where nothing lies", found=found, remedy="Choose another, or ask to overwrite it.")
+        raise InputError("target", expected="a path where nothing lies", found=found, remedy="Choose another, or overwrite it (--overwrite).")
     require_writable_folder(target.parent, "target")

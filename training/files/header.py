@@ -128,7 +128,8 @@ def _header_text(path: Path, size_bytes: int) -> bytes:
         # A header's length may begin with the very bytes of another format, so these count only where no JSON follows.
         if beginning[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{":
             _require_no_other_format(path, beginning)
-            raise _damaged(path, f"{LENGTH_BYTES} bytes of length and a JSON header", f"bytes that begin with {beginning[:16]!r}")
+            found = f"bytes that begin with {beginning[:16]!r}" if beginning else "an empty file"
+            raise _damaged(path, f"{LENGTH_BYTES} bytes of length and a JSON header", found)
         (length,) = struct.unpack("<Q", beginning[:LENGTH_BYTES])
         _require_sane_length(path, length, size_bytes)
         file.seek(LENGTH_BYTES)

@@ -151,9 +151,9 @@ def test_the_report_reads_well_and_is_json(zoo: Path, tmp_path: Path) -> None:
 
 
 def test_kinds_do_not_differ_by_their_numbers() -> None:
-    texts = ("has 3 x 4 pixels", "has 50 x 7 pixels", "cannot be opened (No such file)", "cannot be opened (Permission denied)", "has no caption")
+    texts = ("has 3 x 4 pixels", "has 50 x 7 pixels", "cannot be opened (No such file)", "cannot be opened (Permission denied)", "is not UTF-8")
     counts = count_kinds([Problem("a", text) for text in texts])
-    assert counts == {"has ... x ... pixels": 2, "cannot be opened": 2, "has no caption": 1}
+    assert counts == {"has ... x ... pixels": 2, "cannot be opened": 2, "is not UTF-8": 1}
 
 
 def test_the_sheet_shows_pictures_with_their_hints(zoo: Path, tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def list_folder(folder: Path, subject: str, nested: bool) -> Iterator[Listing | 
     """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing there"
-        raise InputError(subject, expected="a folder of pictures", found=found, remedy="Check the path.")
+        remedy = "Check the path; in a workflow a relative one begins in the input folder, so give the whole path."
+        raise InputError(subject, expected="a folder of pictures", found=found, remedy=remedy)
     try:
         yield from _listings(str(folder), "", nested, set())
     except OSError as error:
