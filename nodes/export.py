@@ -55,7 +55,7 @@ class ExportControlNet:
         path = output_path(file_name, ".safetensors")
         lora = exported_controlnet_lora(state, weights, licence=licence, title=f"{path.stem}_lora") if lora_file else None
         exported = exported_control_net(state, weights, licence=licence, title=path.stem)
-        if diffusers_folder:  # first: it takes fewer networks than ComfyUI, and an export that fails leaves nothing
+        if diffusers_folder:  # first: diffusers takes fewer networks than ComfyUI; one that it does not take leaves no file
             write_diffusers_folder(exported, path.with_name(f"{path.stem}_diffusers"))
         write_control_net(exported, path)
         if lora is not None:

@@ -70,7 +70,8 @@ def trained_adapters(state: State, choice: str = "trained", wanted: str = "lora"
     """
     kind = state.inputs()["recipe"].get("kind")
     if kind != wanted:
-        raise InputError("state", expected=_KINDS[wanted], found=f"a trained {kind}", remedy="Use the node of its kind.")
+        remedy = "Use the export node of its kind; at Export ControlNet switch `lora_file` off."
+        raise InputError("state", expected=_KINDS[wanted], found=f"a trained {kind}", remedy=remedy)
     weights = chosen_weights(state, choice)
     broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
     if broken:

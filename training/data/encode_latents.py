@@ -80,13 +80,22 @@ class LatentParts:
     buffers: PixelBuffers = field(default_factory=PixelBuffers)
 
     def latents(self) -> Rows:
-        """Latents of all pictures: fp32 rows [C, H/8, W/8]."""
+        """Latents of all pictures: fp32 rows [C, H/8, W/8].
+
+        Raises:
+            InputError: those that were found have another number of channels than the autoencoder gives.
+        """
 
         def make(plan: ShardPlan, report: Report) -> Shard:
             known = {row: latent for row in plan.rows if (latent := self.found.read(row)) is not None}
             missing = [row for row in plan.rows if row not in known]
             made = dict(zip(missing, self._encoded(missing, report, partial(self._stored, self.pictures, "pictures")), strict=True))
-            return {"latents": torch.stack([known[row] if row in known else made[row] for row in plan.rows])}, {}
+            rows = [known[row] if row in known else made[row] for row in plan.rows]
+            if len({len(latent) for latent in rows}) > 1:
+                found = f"{len(next(iter(known.values())))} in cached ones"
+                expected = f"latents of {len(next(iter(made.values())))} channels, as the VAE gives"
+                raise InputError("kohya_latents", expected=expected, found=found, remedy="Switch kohya_latents off, or connect the VAE of those.")
+            return {"latents": torch.stack(rows)}, {}
 
         return self._rows("latents", self.found.contents(self.parts.contents), make, "latent")
 

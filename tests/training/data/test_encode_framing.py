@@ -224,6 +224,12 @@ def test_latents_that_kohyas_trainers_cached_are_taken_as_they_are(mixed: Path, 
     assert torch.equal(plain.latents([plain.train[1]]), encoded.latents([encoded.train[1]]))
 
 
+def test_cached_latents_of_another_autoencoder_are_named(mixed: Path, encoders: Any, tmp_path: Path) -> None:
+    kohya_cache(mixed / "00.png", (40, 32), np.ones((16, 4, 4), np.float32))
+    with pytest.raises(InputError, match="expected latents of 4 channels, as the VAE gives; found 16 in cached ones"):
+        encoders.encode(ImageFolder(mixed, resolution_px=32), tmp_path / "encoded", kohya_latents=True)
+
+
 def test_damaged_or_pickled_caches_are_not_taken(tmp_path: Path) -> None:
     good = np.ones((16, 4, 8), np.float32)
     path = kohya_cache(tmp_path / "a.png", (64, 32), good, latents_flipped_4x8=good * 2)
