@@ -78,7 +78,7 @@ def _add_bench(commands: Any, add: Add) -> None:
     epilog = (
         "Draws two sets of large pictures, one with a tenth of the other's, and one of many small ones; measures the memory of checking, encoding "
         "and loading, pictures per second beside PIL with torch's DataLoader, and how soon a second start has its first batch; removes the sets. "
-        "With the default sizes it takes about 33 GB on the disk and, on two cores that nobody else uses, about 20 minutes."
+        "With the default sizes it takes about 33 GB on the disk and, on two cores that nobody else uses, about 15 minutes."
     )
     added = add(commands, "bench", _bench, "measure memory and speed of checking, encoding and loading pictures", epilog)
     added.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as JSON")

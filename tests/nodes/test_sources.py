@@ -80,7 +80,7 @@ def test_options_combination_and_check(shapes: Path, tmp_path: Path):
     samples = whole.scan()
     assert len(samples) == 8 and samples[0].caption.startswith("drawn: sks, ") and (samples[0].repeats, samples[0].weight) == (2, 0.5)
     report, sheet, figures = CheckDataset().execute(whole, 6)
-    assert "8 usable pictures" in report and "4 pictures more than once there" in report
+    assert "8 usable pictures" in report and "4 pictures there more than once" in report
     assert sheet.ndim == 4 and sheet.shape[0] == 1 and sheet.shape[3] == 3 and float(sheet.min()) >= 0 and float(sheet.max()) <= 1
     assert json.loads(figures)["pictures"] == 8
     with pytest.raises(InputError, match="fewer than there are pictures"):

@@ -70,7 +70,7 @@ def _doubtful(report: CheckReport) -> list[str]:
     """What does not stand in the way, but should be known."""
     copies = [f"  {' = '.join(names[:NAMES_LISTED])}" for names in report.duplicates[:NAMES_LISTED]]
     small = [f"  {name}: {scale:.2f} times" for name, scale in list(report.too_small.items())[:NAMES_LISTED]]
-    lines = [f"{_counted(len(report.duplicates), 'picture')} more than once there:", *copies, *_more(len(report.duplicates))] if copies else []
+    lines = [f"{_counted(len(report.duplicates), 'picture')} there more than once:", *copies, *_more(len(report.duplicates))] if copies else []
     enlarged = f"{_counted(len(report.too_small), 'picture')} smaller than what is trained in, to be enlarged:"
     return [*lines, enlarged, *small, *_more(len(report.too_small))] if small else lines
 
