@@ -128,7 +128,7 @@ def test_files_of_every_kind_are_checked_encoded_and_trained_on(server: Any) -> 
     run = server.run(prompt(server, FROM_FILES))
     report, figures = run.outputs[REPORT]["text"][0], json.loads(run.outputs[FIGURES]["text"][0])
     # Three red ones twice and two green ones once, all of it three times, and two blue ones: 18 + 6 + 2.
-    assert "7 usable pictures: 7 to train on, 26 per epoch" in report and "1 problems" in report and "broken.png" in report
+    assert "7 usable pictures: 7 to train on, 26 per epoch" in report and "1 problem:" in report and "broken.png" in report
     assert figures["pictures"] == 7 and len(figures["problems"]) == 1 and not figures["duplicates"]
     assert {(each["width_px"], each["height_px"]): each["pictures"] for each in figures["buckets"]} == {(64, 64): 6, (96, 32): 1}
     shown = sheet(server, run)
