@@ -91,9 +91,13 @@ def test_more_steps_train_only_the_rest(server: Any, workflow: dict[str, Any]):
 def test_without_comfyuis_cache_the_result_is_found_on_disk(server: Any, workflow: dict[str, Any]):
     server.run(workflow)
     before = server.trained_steps()
-    server.forget()
-    again = server.run(changed(workflow, SAMPLER, seed=3))
-    assert TRAIN not in again.cached and server.trained_steps() == before
+    for seed in range(3, 8):  # a server on a busy machine takes its time to forget, and does not say when it has
+        server.forget()
+        again = server.run(changed(workflow, SAMPLER, seed=seed))
+        assert server.trained_steps() == before
+        if TRAIN not in again.cached:
+            return
+    pytest.fail("ComfyUI did not empty its cache")
 
 
 def test_a_cancelled_and_killed_training_ends_as_a_straight_one(server: Any, workflow: dict[str, Any]):
