@@ -12,12 +12,12 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -34,6 +34,7 @@ from .progress import NO_PROGRESS, Progress
 from .trainable.base import Conditions
 
 Side = Literal["ours", "diffusers"]
+Name = TypeVar("Name", bound=str)
 SIDES: tuple[Side, ...] = ("ours", "diffusers")
 WARMUP_STEPS, MEMORY_STEPS, FEWEST_REPEATS = 3, 2, 3
 Step = Callable[[], float]
@@ -127,17 +128,24 @@ def _seconds_of_both(sizes: BenchSize, device: torch.device, checkpointing: bool
     """Step by step in turns; who goes first changes each time."""
     base = random_flux(sizes, device)
     steps = {side: _MAKERS[side](base, sizes, device, checkpointing) for side in SIDES}
-    seconds: dict[Side, list[float]] = {side: [] for side in SIDES}
-    progress.start(WARMUP_STEPS + repeats, "pair")
+    return in_turns(steps, device, WARMUP_STEPS, repeats, progress, "pair")
+
+
+def in_turns(
+    steps: Mapping[Name, Callable[[], object]], device: torch.device, warmup: int, repeats: int, progress: Progress, unit: str
+) -> dict[Name, list[float]]:  # fmt: skip
+    """Seconds of each step by its name, taken in turns; who goes first changes each time, and the first `warmup` turns do not count."""
+    seconds: dict[Name, list[float]] = {name: [] for name in steps}
+    progress.start(warmup + repeats, unit)
     try:
-        for number in range(WARMUP_STEPS + repeats):
+        for number in range(warmup + repeats):
             progress.check_interrupt()
-            for side in SIDES if number % 2 else reversed(SIDES):
-                seconds[side].append(timed(steps[side], device))
-            progress.advance(number + 1, ours=seconds["ours"][-1], diffusers=seconds["diffusers"][-1])
+            for name in steps if number % 2 else reversed(list(steps)):
+                seconds[name].append(timed(steps[name], device))
+            progress.advance(number + 1, **{str(name): taken[-1] for name, taken in seconds.items()})
     finally:
         progress.finish()
-    return {side: taken[WARMUP_STEPS:] for side, taken in seconds.items()}
+    return {name: taken[warmup:] for name, taken in seconds.items()}
 
 
 def timed(step: Callable[[], object], device: torch.device) -> float:

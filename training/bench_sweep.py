@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from .bench import device_name, load_average, timed
+from .bench import device_name, in_turns, load_average
 from .bench_sizes import AUTO, BenchSize, random_batch, random_flux, size_named
 from .data.batches import Batch
 from .errors import InputError
@@ -129,20 +129,9 @@ _MAKERS = {"sweep": sweep_step, "single": single_steps}
 
 
 def _seconds(sizes: BenchSize, turns: int, device: torch.device, checkpointing: bool, progress: Progress) -> dict[str, list[float]]:
-    """In turns; who goes first changes each time."""
     base = random_flux(sizes, device)
     steps = {side: _MAKERS[side](base, sizes, device, checkpointing) for side in SIDES}
-    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
-    progress.start(WARMUP_STEPS + turns, "turn")
-    try:
-        for number in range(WARMUP_STEPS + turns):
-            progress.check_interrupt()
-            for side in SIDES if number % 2 else reversed(SIDES):
-                seconds[side].append(timed(steps[side], device))
-            progress.advance(number + 1, **{side: taken[-1] for side, taken in seconds.items()})
-    finally:
-        progress.finish()
-    return {side: taken[WARMUP_STEPS:] for side, taken in seconds.items()}
+    return in_turns(steps, device, WARMUP_STEPS, turns, progress, "turn")
 
 
 def _peak_bytes(side: str, sizes: BenchSize, device: torch.device, checkpointing: bool) -> int:
