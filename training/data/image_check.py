@@ -37,16 +37,8 @@ def require_matching_hints(images: Sequence[Tensor], hints: Sequence[Tensor]) ->
     """Raises:
     InputError: not as many hints as pictures, or hints of other proportions than their pictures.
     """
-    pictures, given = require_images("images", images), require_images("hints", hints)
-    if pictures != given:
-        remedy = "Make one hint of each picture, in the same order."
-        raise InputError("hints", expected=f"as many as pictures, {pictures}", found=given, remedy=remedy)
-    for number, (size, hint_size) in enumerate(zip(_sizes(images), _sizes(hints), strict=True), start=1):
-        if not same_proportions(size, hint_size):
-            raise InputError(
-                f"hint {number}", expected=f"the proportions of its picture, {size[1]} x {size[0]} px", found=f"{hint_size[1]} x {hint_size[0]} px",
-                remedy="Scale or crop the pictures to the training's square before the preprocessor, and let it keep their size.",
-            )  # fmt: skip
+    require_images("hints", hints)
+    _require_alike(images, hints, "hint", "Scale or crop the pictures to the training's square before the preprocessor, and let it keep their size.")
 
 
 def require_matching_masks(images: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
@@ -58,14 +50,22 @@ def require_matching_masks(images: Sequence[Tensor], masks: Sequence[Tensor]) ->
             found = f"a tensor {list(batch.shape)}" if isinstance(batch, Tensor) else f"a {type(batch).__name__}"
             remedy = "Connect a MASK output; Convert Image to Mask makes one of a picture."
             raise InputError("masks", expected="masks [B, H, W] with values from 0 to 1", found=found, remedy=remedy)
-    pictures, given = require_images("images", images), sum(len(batch) for batch in masks)
+    _require_alike(images, masks, "mask", "Scale or crop picture and mask together.")
+
+
+def _require_alike(images: Sequence[Tensor], others: Sequence[Tensor], noun: str, remedy: str) -> None:
+    """Raises:
+    InputError: not as many as pictures, or one of other proportions than its picture, which `remedy` helps.
+    """
+    pictures, given = require_images("images", images), sum(len(batch) for batch in others)
     if pictures != given:
-        raise InputError("masks", expected=f"as many as pictures, {pictures}", found=given, remedy="Make one mask of each, in the same order.")
-    for number, (size, mask_size) in enumerate(zip(_sizes(images), _sizes(masks), strict=True), start=1):
-        if not same_proportions(size, mask_size):
+        advice = f"Make one {noun} of each picture, in the same order."
+        raise InputError(f"{noun}s", expected=f"as many as pictures, {pictures}", found=given, remedy=advice)
+    for number, (size, other_size) in enumerate(zip(_sizes(images), _sizes(others), strict=True), start=1):
+        if not same_proportions(size, other_size):
             raise InputError(
-                f"mask {number}", expected=f"the proportions of its picture, {size[1]} x {size[0]} px",
-                found=f"{mask_size[1]} x {mask_size[0]} px", remedy="Scale or crop picture and mask together.",
+                f"{noun} {number}", expected=f"the proportions of its picture, {size[1]} x {size[0]} px",
+                found=f"{other_size[1]} x {other_size[0]} px", remedy=remedy,
             )  # fmt: skip
 
 
