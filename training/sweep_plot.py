@@ -58,12 +58,13 @@ def sweep_plot(curves: Sequence[Curve], scale: Scale = "linear", title: str = "S
     losses, points = (np.concatenate([part[:, 1] for part in parts] or [np.zeros(0)]) for parts in (means, held_out))
     upward = Axis.of_losses(losses, points, scale, height_px - MARGIN_BOTTOM_PX, MARGIN_TOP_PX)
     frame(sheet, across, upward, title)
+    best = best_of(curves)
     for number, each in enumerate(curves):
         color = COLORS[number % len(COLORS)]
         curve(sheet, across, upward, means[number][:, 0], means[number][:, 1], _mixed_with_white(color), 1.6)
         curve(sheet, across, upward, held_out[number][:, 0], held_out[number][:, 1], color, 2.2)
         _dots(sheet, across, upward, held_out[number], color)
-        _legend(sheet, number, each, color, best=number == best_of(curves))
+        _legend(sheet, number, each, color, best=number == best)
     return sheet.finished()
 
 

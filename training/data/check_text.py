@@ -34,9 +34,8 @@ def _problems(report: CheckReport) -> list[str]:
     if not problems:
         return ["No problems."]
     kinds = [f"  {count:,} x {kind}" for kind, count in report.problem_counts.items()]
-    rest = len(problems) - PROBLEMS_LISTED
-    more = [f"  and {rest:,} more; --json lists all"] if rest > 0 else []
-    return [f"{_counted(len(problems), 'problem')}:", *kinds, "One by one:", *problem_lines(problems[:PROBLEMS_LISTED]), *more]
+    one_by_one = [*problem_lines(problems[:PROBLEMS_LISTED]), *_more(len(problems), PROBLEMS_LISTED)]
+    return [f"{_counted(len(problems), 'problem')}:", *kinds, "One by one:", *one_by_one]
 
 
 def _sizes(report: CheckReport) -> list[str]:
@@ -75,8 +74,8 @@ def _doubtful(report: CheckReport) -> list[str]:
     return [*lines, enlarged, *small, *_more(len(report.too_small))] if small else lines
 
 
-def _more(count: int) -> list[str]:
-    return [f"  and {count - NAMES_LISTED:,} more; --json lists all"] if count > NAMES_LISTED else []
+def _more(count: int, listed: int = NAMES_LISTED) -> list[str]:
+    return [f"  and {count - listed:,} more; --json lists all"] if count > listed else []
 
 
 def _counted(count: int, noun: str) -> str:

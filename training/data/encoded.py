@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..files.header import read_header
 from ..in_use import protect
 from ..progress import NO_PROGRESS, Progress
 from .buckets import Size
 from .canny import CannyRecipe, canny_edges, edge_pixels
 from .dataset import GivenHints, HintRecipe, Problem, hint_fields, hint_recipe
 from .encode_pictures import SHARED_SEED
-from .index import EncodedSample, Entry, IndexFile, SampleTable, index_facts, write_index
+from .index import EncodedSample, Entry, IndexFile, SampleTable, shard_names, write_index
 from .keys import drawn_number
 from .pages import fresh
 from .shards import Rows
@@ -234,7 +233,7 @@ def load_index(folder: Path, lookup_key: str) -> Encoded | None:
             os.utime(path)
         index = IndexFile(path)
         encoded = _from_index(folder, index)
-        protect(folder, [path.name, *index_facts(read_header(path)).shards])
+        protect(folder, [path.name, *shard_names(index.meta)])
         whole = path.is_file() and _are_whole(folder, index.meta["parts"])  # clean-up may have come before its protection
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return None

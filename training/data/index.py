@@ -226,14 +226,18 @@ class IndexFacts:
     """Names of the files that hold its rows."""
 
 
+def shard_names(meta: Mapping[str, Any]) -> frozenset[str]:
+    """The files that hold an index's rows. Raises KeyError, ValueError, TypeError or AttributeError where it is none."""
+    return frozenset(str(name) for _, names, _ in meta["parts"].values() for name in names)
+
+
 def index_facts(header: Header) -> IndexFacts:
     """Raises:
     InputError: it is no index.
     """
     meta = _meta(header)
     try:
-        shards = frozenset(str(name) for _, names, _ in meta["parts"].values() for name in names)
-        return IndexFacts(header.tensors["row"].shape[0], int(meta["resolution_px"]), shards)
+        return IndexFacts(header.tensors["row"].shape[0], int(meta["resolution_px"]), shard_names(meta))
     except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise _damaged(header.path) from error
 

@@ -24,8 +24,9 @@ MASK_ENDING = "-masklabel"
 REPEATS_LIMIT = 10_000
 _KOHYA_FOLDER = re.compile(r"(\d+)_(.*)", re.DOTALL)
 
+# Part of every stamp: raise it when the same files would be listed as other pictures or captions.
 _LISTING_VERSION = 2
-"""Part of every stamp: raise it when the same files would be listed as other pictures or captions."""
+
 
 @dataclass(frozen=True)
 class FolderTree:
@@ -51,7 +52,6 @@ class FolderTree:
                 yield from self._entries_of(listing)
 
     def stamp(self) -> str:
-        # With its own version: the same files are other pictures since masks beside them are none.
         listings = (listing for listing in list_folder(self.path, self.subject, self.nested) if isinstance(listing, Listing))
         files = stamp_files(listing.path(name) for listing in listings for name in listing.names if _ending(name) in _KNOWN_ENDINGS)
         return files and f"{_LISTING_VERSION} {files}"
