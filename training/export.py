@@ -88,9 +88,14 @@ def write_control_net(exported: ExportedControlNet, path: Path) -> None:
     Raises:
         InputError: the folder cannot be written or the disk is full; nothing half-written stays.
     """
+    write_flat(path, exported.weights, exported.metadata)
+
+
+def write_flat(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes an export's one file; raises as `write_control_net`."""
     require_writable_folder(path.parent, "export folder")
-    require_free_space(path.parent, sum(tensor.nbytes for tensor in exported.weights.values()), "export folder")
-    write_safetensors(path, exported.weights, exported.metadata)
+    require_free_space(path.parent, sum(tensor.nbytes for tensor in weights.values()), "export folder")
+    write_safetensors(path, weights, metadata)
 
 
 def write_diffusers_folder(exported: ExportedControlNet, folder: Path) -> tuple[Path, ...]:
@@ -107,25 +112,39 @@ def base_family(inputs: Mapping[str, Any]) -> str:
 def _metadata(
     state: State, inputs: Mapping[str, Any], layout_metadata: Mapping[str, str], choice: str, licence: str, title: str
 ) -> dict[str, str]:
-    family = base_family(inputs)
-    resolution_px = inputs.get("resolution_px")
-    fields = build_metadata(
-        title=title or f"ControlNet after {state.step} steps",
-        architecture=f"{family}/controlnet",
-        implementation=layout_metadata["modelspec.implementation"],
+    fields = run_metadata(
+        state, inputs, choice, licence, title or f"ControlNet after {state.step} steps", kind="controlnet",
+        implementation=layout_metadata["modelspec.implementation"], hint=inputs.get("hint"), extra=_merged_fields(inputs["recipe"]),
+    )  # fmt: skip
+    return {**layout_metadata, **fields}
+
+
+def run_metadata(
+    state: State, inputs: Mapping[str, Any], choice: str, licence: str, title: str, *, kind: str, implementation: str, extra: Mapping[str, str],
+    description: str = "", hint: Mapping[str, Any] | None = None,
+) -> dict[str, str]:  # fmt: skip
+    """What every file of a training says of it: ModelSpec's fields and ours (files/metadata.py).
+
+    Args:
+        licence: empty takes that of the base's family.
+        kind: of network, behind the base's family in ModelSpec's architecture.
+        extra: what the files of this kind say beside.
+    """
+    family, resolution_px = base_family(inputs), inputs.get("resolution_px")
+    return build_metadata(
+        title=title,
+        architecture=f"{family}/{kind}",
+        implementation=implementation,
         licence=licence or LICENCES[family],
         base_fingerprint=inputs["base_fingerprint"],
         base_name=inputs.get("base_name", ""),
+        description=description,
         settings=inputs["settings"],
         steps=state.step,
-        hint=inputs.get("hint"),
+        hint=hint,
         resolution_px=(resolution_px, resolution_px) if resolution_px else None,
-        extra={
-            "graft.weights": choice, "graft.compute": inputs["compute"], "graft.run": state.run_key, "graft.data": inputs["data_key"],
-            **_merged_fields(inputs["recipe"]),
-        },
-    )  # fmt: skip
-    return {**layout_metadata, **fields}
+        extra={"graft.weights": choice, "graft.compute": inputs["compute"], "graft.run": state.run_key, "graft.data": inputs["data_key"], **extra},
+    )
 
 
 def _merged_fields(recipe: Mapping[str, Any]) -> dict[str, str]:

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from .export import LICENCES, base_family
+from .export import run_metadata
 from .export_lora import ExportedLora, trained_adapters
 from .files.controlnet_lora_file import CONTROLNET_FINGERPRINT, CONTROLNET_NAME, controlnet_lora_tensors
-from .files.metadata import build_metadata
 from .state import State
 from .trainable.controlnet_lora import KIND
 
@@ -38,23 +37,13 @@ def exported_controlnet_lora(
 
 
 def _metadata(state: State, inputs: Mapping[str, Any], choice: str, licence: str, title: str) -> dict[str, str]:
-    family, controlnet = base_family(inputs), Path(inputs["controlnet_file"]).name
-    resolution_px = inputs.get("resolution_px")
-    return build_metadata(
-        title=title or f"ControlNet LoRA after {state.step} steps",
-        architecture=f"{family}/controlnet-lora",
-        implementation="graft",
-        licence=licence or LICENCES[family],
-        base_fingerprint=inputs["base_fingerprint"],
-        base_name=inputs.get("base_name", ""),
+    controlnet = Path(inputs["controlnet_file"]).name
+    return run_metadata(
+        state, inputs, choice, licence, title or f"ControlNet LoRA after {state.step} steps", kind="controlnet-lora", implementation="graft",
         description=f"For the ControlNet {controlnet} alone; no other program reads it. Build ControlNet LoRA trains it further.",
-        settings=inputs["settings"],
-        steps=state.step,
         hint=inputs.get("hint"),
-        resolution_px=(resolution_px, resolution_px) if resolution_px else None,
         extra={
-            CONTROLNET_FINGERPRINT: inputs["recipe"]["controlnet"], CONTROLNET_NAME: controlnet, "graft.weights": choice, "graft.format": FORMAT,
-            "graft.compute": inputs["compute"], "graft.run": state.run_key, "graft.data": inputs["data_key"],
+            CONTROLNET_FINGERPRINT: inputs["recipe"]["controlnet"], CONTROLNET_NAME: controlnet, "graft.format": FORMAT,
             "graft.recipe": json.dumps(inputs["recipe"], sort_keys=True),
         },
     )  # fmt: skip

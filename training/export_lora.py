@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .export import LICENCES, base_family, chosen_weights
+from .export import chosen_weights, run_metadata, write_flat
 from .files.held import shapes_of
 from .files.lora_adapters import Adapter, adapters_of_state, require_fits
 from .files.lora_extract import Extracted, extracted_lora
 from .files.lora_names import FORMATS, difference_name, named_tensors
-from .files.metadata import build_metadata, canonical_json
-from .files.write import require_free_space, require_writable_folder, write_safetensors
+from .files.metadata import canonical_json
 from .state import State
 
 EXPORT_FORMATS: tuple[str, ...] = (*FORMATS, "difference", "extracted")
@@ -175,9 +174,7 @@ def write_lora(exported: ExportedLora, path: Path) -> None:
     Raises:
         InputError: the folder cannot be written or the disk is full; nothing half-written stays.
     """
-    require_writable_folder(path.parent, "export folder")
-    require_free_space(path.parent, sum(tensor.nbytes for tensor in exported.weights.values()), "export folder")
-    write_safetensors(path, exported.weights, exported.metadata)
+    write_flat(path, exported.weights, exported.metadata)
 
 
 # ---------------------------------------------------------------- what the header says
@@ -188,27 +185,14 @@ def lora_metadata(
     used_on: UsedOn | None,
 ) -> dict[str, str]:  # fmt: skip
     """ModelSpec's fields, sd-scripts' `ss_*` fields, which LoRA users' tools show, and ours."""
-    family, base_name = base_family(inputs), inputs.get("base_name", "")
-    resolution_px = inputs.get("resolution_px")
-    graft = {
-        "graft.weights": choice, "graft.compute": inputs["compute"], "graft.run": state.run_key, "graft.data": inputs["data_key"],
-        "graft.format": format, "graft.recipe": json.dumps(inputs["recipe"], sort_keys=True),
-    }  # fmt: skip
+    graft = {"graft.format": format, "graft.recipe": json.dumps(inputs["recipe"], sort_keys=True)}
     if used_on is not None:
         graft |= {"graft.used_on_fingerprint": used_on.fingerprint, **({"graft.used_on_name": used_on.name} if used_on.name else {})}
-    return build_metadata(
-        title=title or f"LoRA after {state.step} steps",
-        architecture=f"{family}/lora",
+    return run_metadata(
+        state, inputs, choice, licence, title or f"LoRA after {state.step} steps", kind="lora",
         implementation=_IMPLEMENTATIONS.get(FILE_NAMES.get(format, format), "https://github.com/comfyanonymous/ComfyUI"),
-        licence=licence or LICENCES[family],
-        base_fingerprint=inputs["base_fingerprint"],
-        base_name=base_name,
-        description=described(base_name, used_on),
-        settings=inputs["settings"],
-        steps=state.step,
-        resolution_px=(resolution_px, resolution_px) if resolution_px else None,
-        extra={**graft, **_sd_scripts_fields(state, inputs, adapters, title)},
-    )
+        description=described(inputs.get("base_name", ""), used_on), extra={**graft, **_sd_scripts_fields(state, inputs, adapters, title)},
+    )  # fmt: skip
 
 
 def described(base_name: str, used_on: UsedOn | None) -> str:
