@@ -17,6 +17,7 @@ from ..progress import NO_PROGRESS, Progress
 from .dataset import Dataset, GivenHints, Problem, Sample
 from .known import KnownFiles
 from .picture_header import UnreadablePictureError
+from .sources.scan import EMPTY_CAPTION_FILE, MISSING_CAPTION, MISSING_CAPTION_FILE
 
 ENLARGED_LIMIT = 1.05
 """A picture that is enlarged by more than this is called too small."""
@@ -70,6 +71,13 @@ class CheckReport:
     captions: int = 0
     """Different ones that are not empty, variants included."""
     empty_captions: int = 0
+    """Usable pictures that are trained without a text."""
+    without_caption: tuple[str, ...] = ()
+    """Pictures, usable or not, that have none: no file beside them, nothing in their table or archive."""
+    empty_caption_files: tuple[str, ...] = ()
+    """Pictures, usable or not, whose caption file is there but holds no text."""
+    lone_captions: tuple[str, ...] = ()
+    """Caption files that belong to no picture. Nothing reads them, so they are a note, not a problem."""
     longest_caption_characters: int = 0
     cache_bytes: int = 0
     """What encoding for FLUX.1 will keep on disk, about."""
@@ -124,7 +132,8 @@ def check_dataset(
         subject=subject, pictures=len(usable), trained=len(trained), held_out=held_out, split_problem=split_problem,
         pictures_per_epoch=sum(usable[place].repeats * usable[place].weight for place in trained),
         problems=tuple(problems), problem_counts=count_kinds(problems), **_sizes(usable), **framed.figures, **_captions(usable),
-        duplicates=_duplicates(usable), cache_bytes=_cache_bytes(dataset, usable), free_bytes=_free_bytes(Path(cache_folder)),
+        **_caption_faults(samples, problems), lone_captions=tuple(dataset.lone_captions()), duplicates=_duplicates(usable),
+        cache_bytes=_cache_bytes(dataset, usable), free_bytes=_free_bytes(Path(cache_folder)),
         seconds=time.perf_counter() - began,
     )  # fmt: skip
     return Check(report, tuple(usable))
@@ -224,6 +233,12 @@ def _captions(samples: Sequence[Sample]) -> dict[str, Any]:
     texts = {text for sample in samples for text in (sample.captions or (sample.caption,))}
     longest = max((len(text) for text in texts), default=0)
     return {"captions": len(texts - {""}), "empty_captions": sum(not sample.caption for sample in samples), "longest_caption_characters": longest}
+
+
+def _caption_faults(samples: Sequence[Sample], problems: Sequence[Problem]) -> dict[str, tuple[str, ...]]:
+    faults = [(sample.name, sample.caption_fault) for sample in samples] + [(problem.name, problem.what) for problem in problems]
+    without = tuple(name for name, fault in faults if fault in (MISSING_CAPTION, MISSING_CAPTION_FILE))
+    return {"without_caption": without, "empty_caption_files": tuple(name for name, fault in faults if fault == EMPTY_CAPTION_FILE)}
 
 
 def _duplicates(samples: Sequence[Sample]) -> tuple[tuple[str, ...], ...]:

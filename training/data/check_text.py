@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .check import CheckReport
 from .dataset import Problem
@@ -61,8 +61,12 @@ def _buckets(report: CheckReport) -> list[str]:
 def _captions(report: CheckReport) -> list[str]:
     if not report.pictures:
         return []
-    empty = f", {report.empty_captions:,} pictures with none" if report.empty_captions else ""
-    return [f"Captions: {report.captions:,} different{empty}, the longest has {report.longest_caption_characters:,} characters"]
+    empty = f", {_counted(report.empty_captions, 'picture')} with none" if report.empty_captions else ""
+    counts = f"Captions: {report.captions:,} different{empty}, the longest has {report.longest_caption_characters:,} characters"
+    told = {problem.name for problem in report.problems}  # with their reasons, above
+    without = [name for name in report.without_caption if name not in told]
+    blank = [name for name in report.empty_caption_files if name not in told]
+    return [counts, *_named(without, "{} that came without a caption:"), *_named(blank, "{} with an empty caption file:")]
 
 
 def _doubtful(report: CheckReport) -> list[str]:
@@ -71,7 +75,14 @@ def _doubtful(report: CheckReport) -> list[str]:
     small = [f"  {name}: {scale:.2f} times" for name, scale in list(report.too_small.items())[:NAMES_LISTED]]
     lines = [f"{_counted(len(report.duplicates), 'picture')} there more than once:", *copies, *_more(len(report.duplicates))] if copies else []
     enlarged = f"{_counted(len(report.too_small), 'picture')} smaller than what is trained in, to be enlarged:"
+    lines += _named(report.lone_captions, "{} that belong to no picture, which nothing reads:", "caption file")
     return [*lines, enlarged, *small, *_more(len(report.too_small))] if small else lines
+
+
+def _named(names: Sequence[str], heading: str, noun: str = "picture") -> list[str]:
+    """A heading with their number, and the first of them; nothing where there are none."""
+    listed = [f"  {name}" for name in names[:NAMES_LISTED]]
+    return [heading.format(_counted(len(names), noun)), *listed, *_more(len(names))] if names else []
 
 
 def _more(count: int, listed: int = NAMES_LISTED) -> list[str]:

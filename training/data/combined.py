@@ -116,6 +116,9 @@ class Combined(PlacedPictures):
             for entry in found:
                 yield replace(marked[entry.name] if isinstance(entry, Sample) else entry, name=self._name(number, entry.name))
 
+    def lone_captions(self) -> Iterator[str]:
+        return (self._name(number, name) for number, part in enumerate(self.parts) for name in part.dataset.lone_captions())
+
     def stamp(self) -> str:
         stamps = [part.dataset.stamp() for part in self.parts]
         rules: list[KeyPart] = [[part.repeats, part.weight, part.captions.key(), part.is_held_out] for part in self.parts]

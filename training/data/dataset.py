@@ -54,6 +54,8 @@ class Sample:
     """Stands for its mask and for what counts outside of it; empty where all of the picture counts alike."""
     mask: Mask | None = field(default=None, compare=False, repr=False)
     """Its mask."""
+    caption_fault: str = field(default="", compare=False, repr=False)
+    """Why its source has no text for it, in the words of a problem; empty where it has one."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,9 @@ class Dataset(Protocol):
 
     def look(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> Iterator[Sample | Problem]:
         """The same one by one, with what is wrong in place of samples that cannot be used. Raises InputError: nothing can be looked at."""
+
+    def lone_captions(self) -> Iterator[str]:
+        """Names of caption files that belong to no picture. None is read. Raises InputError: nothing can be looked at."""
 
     def stamp(self) -> str:
         """Stands for names, sizes and times of all files and for all settings: `scan` gives the same while it is the same.

@@ -84,6 +84,9 @@ class ImageFolder(PlacedPictures):
     def look(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> Iterator[Sample | Problem]:
         return Scanner(self.caption_missing, IN_MEMORY if known is None else known, progress).samples(self.source.entries())
 
+    def lone_captions(self) -> Iterator[str]:
+        return self.source.lone_captions()
+
     def stamp(self) -> str:
         files = self.source.stamp()
         return content_key("image folder", _DATA_VERSION, files, str(self)) if files else ""

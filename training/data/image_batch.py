@@ -85,6 +85,9 @@ class ImageBatch:
     def look(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> Iterator[Sample | Problem]:
         return iter(self.samples)
 
+    def lone_captions(self) -> Iterator[str]:
+        return iter(())
+
     def stamp(self) -> str:
         """Pictures are known by content and nothing has to be looked at; only a removed file changes what `read` gives."""
         return self.key()

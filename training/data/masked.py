@@ -88,6 +88,9 @@ class Masked:
         for entry in self.dataset.look(known, progress):
             yield entry if isinstance(entry, Problem) else self._masked(entry, known)
 
+    def lone_captions(self) -> Iterator[str]:
+        return self.dataset.lone_captions()
+
     def stamp(self) -> str:
         """A folder's own stamp is of all its files, masks included; where masks lie beside pictures that a table names it cannot be told."""
         inner = self.dataset.stamp()

@@ -16,6 +16,7 @@ from .keys import KeyPart, content_key
 from .known import IN_MEMORY, KnownFiles
 from .placed import PlacedPictures
 from .policy import OnUnreadable, Policy
+from .sources.choose import lone_captions
 from .sources.record import Source
 from .sources.scan import MissingCaptions, Scanner
 
@@ -72,6 +73,9 @@ class PictureSet(PlacedPictures):
     def look(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> Iterator[Sample | Problem]:
         scanner = Scanner(self.caption_missing, IN_MEMORY if known is None else known, progress)
         return (self._hinted(entry) for entry in scanner.samples(self.source.entries()))
+
+    def lone_captions(self) -> Iterator[str]:
+        return lone_captions(self.source)
 
     def stamp(self) -> str:
         files = self.source.stamp()

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from ..errors import InputError
 from .dataset import Problem, Sample, list_problems
 from .sources.pairs import NO_PARTNER
-from .sources.scan import MISSING_CAPTION
+from .sources.scan import CAPTION_FAULTS
 
 RUN_LIMIT = 64
 """So many bad pictures in a row are no accident: a disk that went away, a folder of something else."""
@@ -55,7 +55,7 @@ class Policy:
         problems = list(problems)
         if not problems:
             return
-        if self.on_unreadable == "skip" and all(problem.what != MISSING_CAPTION for problem in problems):
+        if self.on_unreadable == "skip" and all(problem.what not in CAPTION_FAULTS for problem in problems):
             logger.warning("left out of %s: %s", self.subject, list_problems(problems))
             return
         raise InputError(self.subject, expected=self.expected, found=list_problems(problems), remedy=remedy_for(problems))
@@ -63,7 +63,7 @@ class Policy:
     def _no_run(self, found: Iterable[Found]) -> Iterator[Found]:
         run: list[Problem] = []
         for entry in found:
-            if isinstance(entry, Problem) and entry.what != MISSING_CAPTION:
+            if isinstance(entry, Problem) and entry.what not in CAPTION_FAULTS:
                 run.append(entry)
             else:
                 run.clear()
@@ -75,7 +75,7 @@ class Policy:
 
 def remedy_for(problems: Sequence[Problem]) -> str:
     """What to do about a list of problems."""
-    missing = sum(problem.what == MISSING_CAPTION for problem in problems)
+    missing = sum(problem.what in CAPTION_FAULTS for problem in problems)
     alone = sum(NO_PARTNER in problem.what for problem in problems)
     advice = ["Write the missing captions, or set missing_captions to 'empty'."] if missing else []
     advice += ["Add the missing partners, or move the others away."] if alone else []

@@ -41,12 +41,14 @@ def test_a_sound_folder_ends_with_0(pictures: Path, capsys: pytest.CaptureFixtur
 def test_problems_end_with_2_and_are_all_in_the_json(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (pictures / "0.png").write_bytes(b"")
     (pictures / "1.txt").unlink()
+    (pictures / "0 old.txt").write_text("x", "utf-8")
     assert main(["data", "check", "pictures", "--json", "--resolution", "64", "--buckets", "64-128/64"]) == 2
     said = capsys.readouterr()
     report = json.loads(said.out)
     assert [(problem["name"], problem["what"]) for problem in report["problems"]] == [
-        ("4_cats/0.png", "is empty (0 bytes)"), ("4_cats/1.png", "has no caption"),
+        ("4_cats/0.png", "is empty (0 bytes)"), ("4_cats/1.png", "has no caption file"),
     ]  # fmt: skip
+    assert report["without_caption"] == ["4_cats/1.png"] and report["lone_captions"] == ["4_cats/0 old.txt"]
     assert report["pictures"] == 1 and not report["is_sound"] and "found 2 problems" in said.err
 
 
@@ -67,7 +69,7 @@ def test_an_archive_with_hints(pictures: Path, capsys: pytest.CaptureFixture[str
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     assert main(["data", "check", "a.tar", "--missing-captions", "empty", "--resolution", "64", "--forget"]) == 0
-    assert "1 pictures with none" in capsys.readouterr().out
+    assert "1 picture with none" in capsys.readouterr().out
 
 
 def test_kinds_are_those_of_the_engine() -> None:

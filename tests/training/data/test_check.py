@@ -17,11 +17,14 @@ from graft.training.data.buckets import Buckets
 from graft.training.data.check import FLUX_TEXT_BYTES, CheckReport, check_dataset, count_kinds
 from graft.training.data.check_sheet import CELL_PX, contact_sheet, spread
 from graft.training.data.check_text import report_text
+from graft.training.data.combined import Combined, Part
 from graft.training.data.dataset import Problem
 from graft.training.data.folder import ImageFolder
 from graft.training.data.framing import Framing
 from graft.training.data.known import KnownFiles
+from graft.training.data.masked import Masked
 from graft.training.data.picture_set import PictureSet
+from graft.training.data.sources.choose import Origin, open_source
 from graft.training.data.sources.folder_tree import FolderTree
 from graft.training.errors import InputError
 from PIL import Image
@@ -82,7 +85,7 @@ def test_every_fault_is_named_and_everything_else_is_usable(zoo: Path, tmp_path:
     told = {problem.name: problem.what for problem in report.problems}
     for name, word in {
         "zero.png": "empty (0 bytes)", "bomb.png": "60000 x 60000 pixels", "text.png": "whatever its name says", "half.jpg": "truncated",
-        "essay.txt": "caption's limit", "mute.png": "has no caption",
+        "essay.txt": "caption's limit", "mute.png": "has no caption file",
     }.items():  # fmt: skip
         assert word in told.pop(name), name
     assert not told and not report.is_sound
@@ -105,6 +108,68 @@ def test_figures_are_those_computed_by_hand(zoo: Path, tmp_path: Path) -> None:
     # Both animated pictures share one text file.
     assert (report.captions, report.empty_captions, report.longest_caption_characters) == (6, 1, len("a jpeg really"))
     assert report.cache_bytes == 8 * 64 * 64 * 4.125 + 7 * FLUX_TEXT_BYTES and report.free_bytes > 0
+
+
+@pytest.fixture
+def loose(make_folder: MakeFolder) -> Path:
+    """Of five pictures one has no caption file, one an empty one, one its text in capitals' ending; three caption files have no picture."""
+    folder = make_folder(5, "2_cats")
+    (folder / "0001.txt").unlink()
+    (folder / "0002.txt").write_text(" \r\n\t", "utf-8")
+    (folder / "0003.txt").rename(folder / "0003.TXT")
+    (folder / "0004.txt").rename(folder / "0004.caption")
+    for name in ("gone.txt", "inner/gone too.CAPTION", "inner/0000.txt"):  # 0000.png lies in another folder
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("a text", "utf-8")
+    (folder / "a film.gif").write_bytes(b"GIF89a")  # a picture to its owner: its text belongs to it
+    (folder / "a film.txt").write_text("a text", "utf-8")
+    (folder / ".hidden.txt").write_text("a text", "utf-8")
+    return folder
+
+
+LONE = ("2_cats/gone.txt", "2_cats/inner/0000.txt", "2_cats/inner/gone too.CAPTION")
+
+
+def test_missing_empty_and_lone_captions_are_told_apart(loose: Path, tmp_path: Path) -> None:
+    report = checked(tmp_path, tmp_path)
+    assert (report.without_caption, report.empty_caption_files) == (("2_cats/0001.png",), ("2_cats/0002.png",))
+    assert report.problem_counts["has no caption file"] == report.problem_counts["has an empty caption file"] == 1
+    assert report.lone_captions == LONE and report.as_json()["lone_captions"] == LONE
+    text = report_text(report)
+    assert "3 caption files that belong to no picture, which nothing reads:\n  2_cats/gone.txt\n" in text
+    assert "came without a caption" not in text  # a problem already
+
+
+@pytest.mark.parametrize("allowed", ["empty", "folder name"])
+def test_captions_that_may_be_missing_are_told_apart_too(loose: Path, tmp_path: Path, allowed: str) -> None:
+    (loose / "a film.gif").unlink()
+    report = checked(tmp_path, tmp_path, caption_missing=allowed)
+    assert (report.without_caption, report.empty_caption_files) == (("2_cats/0001.png",), ("2_cats/0002.png",))
+    assert report.is_sound and report.empty_captions == (2 if allowed == "empty" else 0)
+    text = report_text(report)
+    assert "1 picture that came without a caption:\n  2_cats/0001.png\n1 picture with an empty caption file:\n  2_cats/0002.png\n" in text
+    assert "4 caption files that belong to no picture" in text  # the film's text among them
+
+
+def test_lone_captions_are_found_through_what_data_sets_are_made_into(loose: Path, tmp_path: Path) -> None:
+    tree = described(tmp_path, caption_missing="empty")
+    both = Combined(parts=(Part(dataset=Masked(dataset=tree)), Part(dataset=ImageFolder(loose, 64, caption_missing="empty"))))
+    names = list(both.lone_captions())
+    assert [name.partition(": ")[2] or name for name in names] == [*LONE, "gone.txt"]
+    assert len(set(names)) == 4
+
+
+def test_pairs_are_looked_at_for_lone_captions_too(loose: Path, tmp_path: Path) -> None:
+    (tmp_path / "hints").mkdir()
+    source = open_source(Origin(path=loose, hints=tmp_path / "hints"))
+    assert list(PictureSet(source=source).lone_captions()) == [name.removeprefix("2_cats/") for name in LONE]
+
+
+def test_a_table_has_no_lone_captions(loose: Path, tmp_path: Path) -> None:
+    (loose / "metadata.jsonl").write_text('{"file_name": "0000.png", "text": " "}\n{"file_name": "0004.png", "text": "x"}\n', "utf-8")
+    dataset = PictureSet(source=open_source(Origin(path=loose)), resolution_px=64)
+    report = check_dataset(dataset, "x", tmp_path / "cache", KnownFiles()).report
+    assert report.lone_captions == () and report.without_caption == ("0000.png",) and report.problem_counts == {"has no caption": 1}
 
 
 def test_buckets_and_what_is_cropped_away(tmp_path: Path, make_folder: MakeFolder) -> None:

@@ -76,8 +76,9 @@ def test_all_problems_are_listed_at_once(make_folder: MakeFolder) -> None:
     with pytest.raises(InputError) as error:
         ImageFolder(folder).scan()
     text = str(error.value)
-    for expected in ("5 problems", "0000.png is empty", "0001.png is truncated", "0002.png has no caption", "0003.png has no caption",
-                     "0004.txt is not UTF-8", "set missing_captions to", "set unreadable_pictures to"):  # fmt: skip
+    for expected in ("5 problems", "0000.png is empty", "0001.png is truncated", "0002.png has no caption file",
+                     "0003.png has an empty caption file", "0004.txt is not UTF-8", "set missing_captions to",
+                     "set unreadable_pictures to"):  # fmt: skip
         assert expected in text
     assert "0005" not in text
 

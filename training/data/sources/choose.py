@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -63,6 +64,17 @@ def gives_hints(source: Source) -> bool:
     """
     first = next((entry for entry in source.entries() if isinstance(entry, Record)), None)
     return first is not None and first.hint is not None
+
+
+def lone_captions(source: Source) -> Iterator[str]:
+    """Names of a folder's caption files that belong to no picture; sources that are no folders have none.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    tree = source.pictures if isinstance(source, PairedFolders) else source
+    if isinstance(tree, FolderTree):
+        yield from tree.lone_captions()
 
 
 def _kind(path: Path) -> Kind:

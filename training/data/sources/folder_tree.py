@@ -56,6 +56,18 @@ class FolderTree:
         files = stamp_files(listing.path(name) for listing in listings for name in listing.names if _ending(name) in _KNOWN_ENDINGS)
         return files and f"{_LISTING_VERSION} {files}"
 
+    def lone_captions(self) -> Iterator[str]:
+        """Names of files with captions that no picture beside them shares its name with. No file is opened.
+
+        Raises:
+            InputError: no such folder, or it cannot be read.
+        """
+        for listing in list_folder(self.path, self.subject, self.nested):
+            if isinstance(listing, Listing):
+                pictures = {os.path.splitext(name)[0] for name in listing.names if _ending(name) in _OWNERS_PICTURES}
+                lone = (name for name in listing.names if _ending(name) in self.caption_endings and os.path.splitext(name)[0] not in pictures)
+                yield from (listing.full_name(name) for name in lone)
+
     def _entries_of(self, listing: Listing) -> Iterator[Entry]:
         repeats, name_behind = self._kohya(listing.inner)
         captions = caption_files(listing, self.caption_endings)
@@ -65,7 +77,7 @@ class FolderTree:
                 continue  # masked.py looks for it
             if ending.lower() in PICTURE_ENDINGS:
                 caption = captions.get(stem)
-                text = FilePlace(listing.path(caption)) if caption else ""
+                text = FilePlace(listing.path(caption)) if caption else None
                 yield Record(listing.full_name(name), FilePlace(listing.path(name)), text, repeats=repeats, fallback_caption=name_behind)
             elif self.names_unread and ending.lower() in UNREAD_ENDINGS:
                 yield Problem(listing.full_name(name), f"is a {ending[1:].upper()} file, which is not read; save it as PNG, JPEG or WebP")
@@ -86,7 +98,8 @@ class FolderTree:
         return repeats
 
 
-_KNOWN_ENDINGS = frozenset((*PICTURE_ENDINGS, *CAPTION_ENDINGS, *UNREAD_ENDINGS))
+_OWNERS_PICTURES = frozenset((*PICTURE_ENDINGS, *UNREAD_ENDINGS))
+_KNOWN_ENDINGS = _OWNERS_PICTURES.union(CAPTION_ENDINGS)
 
 
 def caption_files(listing: Listing, endings: Sequence[str] = CAPTION_ENDINGS) -> dict[str, str]:

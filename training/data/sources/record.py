@@ -17,8 +17,8 @@ class Record:
     name: str
     """What the user knows it by, with `/` between folders; no two of a source are the same."""
     picture: BytesPlace
-    caption: str | BytesPlace = ""
-    """The text, or the UTF-8 text file that holds it; empty where there is none."""
+    caption: str | BytesPlace | None = ""
+    """The text, or the UTF-8 text file that holds it; empty where there is none, None where the file for it is not there."""
     hint: BytesPlace | None = None
     """Its ready-made conditioning picture."""
     repeats: int = 1

@@ -17,7 +17,9 @@ from .place import BytesPlace
 from .record import Entry, Record
 
 CAPTION_LIMIT_BYTES = 64 * 1024
-MISSING_CAPTION = "has no caption"
+MISSING_CAPTION, MISSING_CAPTION_FILE, EMPTY_CAPTION_FILE = "has no caption", "has no caption file", "has an empty caption file"
+CAPTION_FAULTS = frozenset((MISSING_CAPTION, MISSING_CAPTION_FILE, EMPTY_CAPTION_FILE))
+"""What problems say of pictures that have no text: nothing in a table or an archive, no file, a file of white space."""
 READERS = 4
 LOOKED_AT_TOGETHER = 64
 """Files between two looks at whether the user has asked to stop."""
@@ -55,15 +57,18 @@ class Scanner:
             digest, width, height = self._picture(entry.picture)
         except UnreadablePictureError as error:
             return Problem(entry.name, str(error))
-        caption = self._caption(entry)
-        if isinstance(caption, Problem):
-            return caption
+        own = self._own_caption(entry)
+        if isinstance(own, Problem):
+            return own
+        fault, caption = "" if own else _caption_fault(entry), own or self._stand_in(entry)
+        if not caption:
+            return Problem(entry.name, fault)
         hint = self._hint(entry, (width, height))
         if isinstance(hint, Problem):
             return hint
         return Sample(
             entry.name, " ".join(caption), digest, hint, lines=caption if len(caption) > 1 else (), size_px=(width, height),
-            repeats=entry.repeats, place=entry.picture, hint_place=entry.hint,
+            repeats=entry.repeats, place=entry.picture, hint_place=entry.hint, caption_fault=fault,
         )  # fmt: skip
 
     def _picture(self, place: BytesPlace) -> Fact:
@@ -85,20 +90,18 @@ class Scanner:
             return digest
         return Problem(record.name, f"of {size_px[0]} x {size_px[1]} px has a hint of other proportions, {width} x {height} px")
 
-    def _caption(self, record: Record) -> tuple[str, ...] | Problem:
-        """Its lines; a single empty one where there is no caption and that is allowed."""
-        lines = self._caption_lines(record)
-        if isinstance(lines, Problem) or lines:
-            return lines
+    def _stand_in(self, record: Record) -> tuple[str, ...]:
+        """Lines in place of a caption that is not there; none where that is not allowed."""
         if self.caption_missing == "folder name" and record.fallback_caption:
             return (record.fallback_caption,)
-        return ("",) if self.caption_missing == "empty" else Problem(record.name, MISSING_CAPTION)
+        return ("",) if self.caption_missing == "empty" else ()
 
-    def _caption_lines(self, record: Record) -> tuple[str, ...] | Problem:
+    def _own_caption(self, record: Record) -> tuple[str, ...] | Problem:
+        """Its lines; none where there is no text."""
         caption, name = record.caption, record.name
         try:
-            if isinstance(caption, str):
-                return _lines(caption)
+            if caption is None or isinstance(caption, str):
+                return _lines(caption or "")
             inner, slash, _ = record.name.rpartition("/")
             name, place = f"{inner}{slash}{caption.name}", caption
             return _lines(self.known.or_learn(place.stamp(), lambda: [_decoded(place.read())])[0])
@@ -106,6 +109,12 @@ class Scanner:
             return Problem(name, f"cannot be opened ({error.strerror})")
         except ValueError as error:
             return Problem(name, str(error))
+
+
+def _caption_fault(record: Record) -> str:
+    if record.caption is None:
+        return MISSING_CAPTION_FILE
+    return MISSING_CAPTION if isinstance(record.caption, str) else EMPTY_CAPTION_FILE
 
 
 def look_at(data: bytes) -> Fact:

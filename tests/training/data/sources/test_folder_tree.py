@@ -28,7 +28,7 @@ def test_kohyas_folders_repeat_and_name_their_pictures(tmp_path: Path, png: Png,
     assert {name: (sample.repeats, sample.caption) for name, sample in seen.samples.items()} == {
         "10_sks dog/a.png": (10, "sks dog"), "10_sks dog/inner/b.png": (10, "sks dog"), "2_cats/inner/3_black/c.png": (3, "black"),
     }  # fmt: skip
-    assert seen.problems == {"plain/d.png": "has no caption"}
+    assert seen.problems == {"plain/d.png": "has no caption file"}
 
 
 def test_captions_of_either_ending_and_the_text_file_wins(tmp_path: Path, png: Png, write: Write, look: Look) -> None:
