@@ -23,6 +23,7 @@ import torch
 
 from . import __version__
 from .bench_sizes import AUTO, BenchSize, random_batch, random_flux, size_named
+from .byte_sizes import shown_size
 from .data.batches import Batch
 from .errors import InputError
 from .files.write import require_writable_folder, write_json
@@ -261,7 +262,7 @@ def describe(figures: dict[str, Any]) -> str:
 def _row(figures: dict[str, Any], side: str) -> str:
     low, high = figures[f"{side}_seconds_quartiles"]
     memory = figures[f"{side}_peak_memory_bytes"]
-    shown = f"{memory / 1e9:.2f} GB" if memory >= 1e9 else f"{memory / 1e6:.0f} MB" if memory else "not told by this system"
+    shown = shown_size(memory) if memory else "not told by this system"
     return f"{figures[f'{side}_seconds']:.4g} | {low:.4g} to {high:.4g} | {shown}"
 
 

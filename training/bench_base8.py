@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .bench_sizes import BenchSize, random_batch
+from .byte_sizes import shown_size
 from .data.canny import CannyRecipe
 from .data.encode import encode_dataset
 from .data.encoded import Encoded
@@ -136,7 +137,7 @@ def describe(figures: Mapping[str, Any]) -> str:
     memory, losses = figures["peak_memory_bytes"], figures["losses"]
     plain = losses[PLAIN]["held_out"][-1]
     rows = [
-        f"| {name} | {memory[name] / 1e6:,.0f} MB | {memory[name] / memory[PLAIN]:.3f} | {losses[name]['held_out'][0]:.5f} | "
+        f"| {name} | {shown_size(memory[name])} | {memory[name] / memory[PLAIN]:.3f} | {losses[name]['held_out'][0]:.5f} | "
         f"{losses[name]['held_out'][-1]:.5f} | {losses[name]['held_out'][-1] / plain - 1:+.3%} |"
         for name in memory
     ]

@@ -18,6 +18,7 @@ import torch
 
 from .bench import device_name, in_turns, load_average
 from .bench_sizes import AUTO, BenchSize, random_batch, random_flux, size_named
+from .byte_sizes import shown_size
 from .data.batches import Batch
 from .errors import InputError
 from .files.write import require_writable_folder, write_json
@@ -179,5 +180,5 @@ def _row(batch: str, found: Mapping[str, Any]) -> str:
     sweep, single = found["sweep_peak_bytes"], found["single_peak_bytes"]
     return (
         f"| {batch} | {found['sweep_seconds']:.3f} | {found['four_single_seconds']:.3f} | {found['ratio']:.2f} | "
-        f"{sweep / 1e6:,.0f} MB | {single / 1e6:,.0f} MB | {sweep / single:.2f} |"
+        f"{shown_size(sweep)} | {shown_size(single)} | {sweep / single:.2f} |"
     )

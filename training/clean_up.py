@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from .byte_sizes import shown_size
 from .data.stored_data import DataStore, StoredData
 from .store import RunStore
-from .store_size import LIMIT_VARIABLE, StoredRun, next_to_go, remove_leftovers, remove_stored, shown_size, stored_runs
+from .store_size import LIMIT_VARIABLE, StoredRun, next_to_go, remove_leftovers, remove_stored, stored_runs
 
 Kept: TypeAlias = "StoredRun | StoredData"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .byte_sizes import parsed_size
 from .errors import InputError
 from .files.write import PART_BEGINNING
 from .in_use import USED_FILE, names_in_use
@@ -22,8 +22,6 @@ from .store import KEY_DIGITS, Run, RunStore
 _log = logging.getLogger(__name__)
 LIMIT_VARIABLE = "GRAFT_STORE_LIMIT"
 DEFAULT_LIMIT_BYTES = 200 * 10**9
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]B|)")
 
 
 @dataclass(frozen=True)
@@ -87,24 +85,6 @@ def limit_from_environment() -> int | None:
     if not text:
         return DEFAULT_LIMIT_BYTES
     return None if text.lower() == "none" else parsed_size(text, LIMIT_VARIABLE) or None
-
-
-def parsed_size(text: str, subject: str) -> int:
-    """Bytes from "500GB" or "1.5 TB"; only 0 needs no unit.
-
-    Raises:
-        InputError: it is no size; it names `subject`.
-    """
-    found = _SIZE.fullmatch(text.strip().upper())
-    if found is None or (not found[2] and float(found[1])):  # "50" would be 50 bytes, and everything would go
-        raise InputError(subject, expected="a size such as 500GB, 1.5TB or 800MB", found=text, remedy="Give a number and its unit.")
-    return round(float(found[1]) * _UNITS[found[2]])
-
-
-def shown_size(size_bytes: int) -> str:
-    """ "9.1 GB" """
-    unit = next((name for name in ("TB", "GB", "MB") if size_bytes >= _UNITS[name]), "KB")
-    return f"{size_bytes / _UNITS[unit]:.1f} {unit}"
 
 
 def folder_bytes(folder: Path) -> int:

@@ -268,7 +268,7 @@ def _add_store(commands: argparse._SubParsersAction) -> None:
 
 
 def _store(arguments: argparse.Namespace, reporter: Reporter) -> None:
-    from ...training.store_size import parsed_size
+    from ...training.byte_sizes import parsed_size
     from .host import HeadlessHost
     from .stored_runs import describe_store
 

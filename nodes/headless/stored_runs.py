@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from ...training.byte_sizes import shown_size
 from ...training.catalogue import Entry, catalogue
 from ...training.clean_up import Kept, Stores, clean_up
 from ...training.data.encoded import ENCODED_FOLDER
 from ...training.store import RunStore
-from ...training.store_size import StoredRun, shown_size, stored_runs
+from ...training.store_size import StoredRun, stored_runs
 
 BLOCKS, PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*#@"
 CURVE_CELLS = 24

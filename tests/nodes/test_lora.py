@@ -65,8 +65,9 @@ def state(model: Any) -> Any:
 
 def test_the_size_and_nothing_else_is_said_of_an_ordinary_lora(model):
     recipe, notes = BuildLora().execute(model, **WIDGETS)
-    layers, parameters = 5, 4 * (2 * (512 + 256) + 128 + 640)  # qkv and proj of both streams, linear1
-    assert notes == f"{layers} layers, {parameters:,} parameters, about 0.0 MB as a BF16 file" and recipe.guidance == 1.0
+    layers, parameters = 5, 4 * (2 * (512 + 256) + 128 + 640)  # qkv and proj of both streams, linear1; an alpha in FP32 each
+    size = f"{(parameters * 2 + layers * 4) / 1000:.1f} kB"
+    assert notes == f"{layers} layers, {parameters:,} parameters, about {size} as a BF16 file" and recipe.guidance == 1.0
 
 
 def test_a_high_training_guidance_is_warned_of(model, host, caplog):

@@ -91,7 +91,7 @@ def test_figures_and_their_description(tmp_path, monkeypatch: pytest.MonkeyPatch
     assert (figures["ours_seconds"], figures["diffusers_seconds"], figures["ratio"]) == (2.0, 5.0, 0.4)
     assert figures["ours_seconds_quartiles"] == [1.5, 2.5] and figures["sizes"]["image_tokens"] == 4
     shown = describe(figures)
-    assert "| our step | 2 | 1.5 to 2.5 | 50 MB |" in shown and "5 | 4.5 to 5.5 | 2.00 GB |" in shown
+    assert "| our step | 2 | 1.5 to 2.5 | 50.0 MB |" in shown and "5 | 4.5 to 5.5 | 2.00 GB |" in shown
     assert "Ratio of medians 0.40" in shown
 
 

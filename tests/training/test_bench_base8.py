@@ -23,7 +23,7 @@ def test_the_ratios_are_those_of_int8_against_bf16(monkeypatch, tmp_path):
     figures = run_base8(tmp_path / "figures.json", steps=9, size=SMALL)
     assert (figures["base_memory_ratio"], figures["held_out_loss_ratio"]) == (0.52, 1.004)
     assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8")) == figures
-    assert "| fp8 e4m3fn | 0 MB | 0.550 | 2.10000 | 1.05000 | +5.000% |" in describe(figures)
+    assert "| fp8 e4m3fn | 110 bytes | 0.550 | 2.10000 | 1.05000 | +5.000% |" in describe(figures)
 
 
 def test_what_cannot_be_measured_is_refused_first(monkeypatch, tmp_path):

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from .. import __version__
+from ..byte_sizes import shown_size
 from ..errors import InputError
 from ..files.write import require_free_space, require_writable_folder, write_json
 from ..memory import peak_memory_bytes
@@ -108,7 +109,7 @@ def describe(figures: dict[str, Any]) -> str:
     """The figures as a Markdown table with a line about the circumstances."""
     many, few, rates = figures["pictures"], figures["few"], figures["pictures_per_second"]
     peaks = figures["peak_memory_bytes"]
-    memory = [f"| {phase} | {peaks['few'][phase] / 1e6:.0f} MB | {peaks['many'][phase] / 1e6:.0f} MB |" for phase in peaks["few"]]
+    memory = [f"| {phase} | {shown_size(peaks['few'][phase])} | {shown_size(peaks['many'][phase])} |" for phase in peaks["few"]]
     times = figures["processor_ms_per_picture"]
     speeds = [
         f"| {phase} | {rates['ours'][phase]:.1f} | {rates['plain'][phase]:.1f} | {times['ours'][phase]:.1f} | {times['plain'][phase]:.1f} |"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..byte_sizes import shown_size
 from .check import CheckReport
 from .dataset import Problem
 
@@ -98,7 +99,7 @@ def _costs(report: CheckReport) -> list[str]:
         return []
     enough = "" if report.cache_bytes < report.free_bytes else ": NOT ENOUGH"
     preparing = f"Decoding, scaling and hints: about {_duration(report.preparing_seconds)}; VAE and text encoder come on top."
-    disk = f"Encoded for FLUX.1: about {report.cache_bytes / 1e9:,.2f} GB on disk, {report.free_bytes / 1e9:,.1f} GB free{enough}"
+    disk = f"Encoded for FLUX.1: about {shown_size(report.cache_bytes)} on disk, {shown_size(report.free_bytes)} free{enough}"
     return [disk, *([preparing] if report.preparing_seconds else []), f"Looked at in {_duration(report.seconds)}."]
 
 

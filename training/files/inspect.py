@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from ..byte_sizes import shown_size
 from ..progress import NO_PROGRESS, Progress
 from .header import Header, printable, read_header
 from .identify import FileReport, identify
@@ -57,7 +58,7 @@ def describe(report: FileReport, found_alphas: tuple[float, ...] = ()) -> str:
         *([f"  Names begin:  {printable(report.prefix)}"] if report.prefix else []),
         *([f"  Sizes:        {_sizes(report)}"] if report.sizes else []),
         *([f"  Alpha:        {', '.join(f'{alpha:g}' for alpha in found_alphas)}"] if found_alphas else []),
-        f"  Numbers:      {report.parameters:,} parameters, {report.size_bytes / 1e9:.3f} GB",
+        f"  Numbers:      {report.parameters:,} parameters, {shown_size(report.size_bytes)}",
         *_dtype_lines(report),
         f"  Packing:      {_packing(report)}",
         *_part_lines(report),
@@ -97,7 +98,7 @@ def _sizes(report: FileReport) -> str:
 
 
 def _dtype_lines(report: FileReport) -> list[str]:
-    return [f"  {dtype + ':':13} {count.tensors:,} tensors, {count.elements:,} numbers, {count.size_bytes / 1e9:.3f} GB"
+    return [f"  {dtype + ':':13} {count.tensors:,} tensors, {count.elements:,} numbers, {shown_size(count.size_bytes)}"
             for dtype, count in report.dtypes.items()]  # fmt: skip
 
 

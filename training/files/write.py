@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..byte_sizes import shown_size
 from ..errors import InputError
 from .header import LENGTH_BYTES, TensorInfo, bytes_of
 from .tensors import dtype_name, tensor_bytes
@@ -136,7 +137,7 @@ def require_free_space(folder: str | Path, size_bytes: int, input_name: str) -> 
     free_bytes = shutil.disk_usage(nearest).free
     if free_bytes < size_bytes:
         raise InputError(
-            input_name, expected=f"{size_bytes / 1e9:.2f} GB free in {nearest}", found=f"{free_bytes / 1e9:.2f} GB",
+            input_name, expected=f"{shown_size(size_bytes)} free in {nearest}", found=f"{shown_size(free_bytes)}",
             remedy="Free some space or choose a folder on another disk.",
         )  # fmt: skip
 

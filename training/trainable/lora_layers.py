@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from ..byte_sizes import shown_size
 from ..errors import InputError
 from ..files.lora_read import linear_layers
 
@@ -34,7 +35,7 @@ class Extent:
     """Of the exported file in BF16, without its header."""
 
     def in_words(self) -> str:
-        return f"{self.layers} layers, {self.parameters:,} parameters, about {self.file_bytes / 1e6:,.1f} MB as a BF16 file"
+        return f"{self.layers} layers, {self.parameters:,} parameters, about {shown_size(self.file_bytes)} as a BF16 file"
 
 
 def chosen_layers(shapes: Shapes, preset: str, blocks: str = "") -> list[str]:

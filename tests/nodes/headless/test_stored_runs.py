@@ -38,4 +38,4 @@ def test_a_named_store_is_counted_with_its_own_encoded_data(tmp_path, capsys, ru
     (tmp_path / cache / "encoded").mkdir(parents=True)
     (tmp_path / cache / "encoded" / "pictures-0.safetensors").write_bytes(b"x" * 5000)
     assert main(["store", "--folder", str(tmp_path / runs)]) == 0
-    assert f"encoded data in {tmp_path / cache}: 5.0 KB" in capsys.readouterr().out
+    assert f"encoded data in {tmp_path / cache}: 5.00 kB" in capsys.readouterr().out

@@ -29,6 +29,11 @@ def test_plain_8_bit_files_are_named(narrow_flux, save):
     assert "plain e5m2" in inspect_file(save(narrow_flux(torch.float8_e5m2)))
 
 
+def test_sizes_are_in_units_that_fit(save):
+    text = inspect_file(save({"a": torch.zeros(500), "b": torch.zeros(7, dtype=torch.bfloat16)}))
+    assert "500 numbers, 2.00 kB\n" in text and "7 numbers, 14 bytes\n" in text and "0.000" not in text
+
+
 def test_what_cannot_be_read_is_said(narrow_flux, save):
     nf4 = narrow_flux(torch.bfloat16) | {"img_in.weight.quant_state.bitsandbytes__nf4": torch.zeros(3, dtype=torch.uint8)}
     assert "cannot be read here: 4 bits by bitsandbytes (nf4)" in inspect_file(save(nf4))

@@ -139,5 +139,5 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 def test_require_free_space(tmp_path, monkeypatch):
     require_free_space(tmp_path / "not" / "yet", 1000, "output")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**10, 10**10, 5 * 10**8))
-    with pytest.raises(InputError, match=r"1\.00 GB free.*0\.50 GB"):
+    with pytest.raises(InputError, match=r"1\.00 GB free.*500 MB"):
         require_free_space(tmp_path, 10**9, "output")
