@@ -40,6 +40,9 @@ class Host(Protocol):
     def cache_folder(self) -> Path:
         """Where things that can be made again are kept (encoded data sets, remembered file hashes)."""
 
+    def workflow_name(self) -> str:
+        """The name of the workflow that runs, for people; empty where the host is not told it."""
+
     def model_files(self, kind: str) -> list[str]:
         """Names of the model files of a kind, in ComfyUI's folder names ("diffusion_models", "controlnet", "loras", "vae"), sorted."""
 

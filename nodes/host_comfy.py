@@ -49,6 +49,10 @@ class ComfyHost:
         """Beside the runs: ComfyUI empties its own temporary folder at every start."""
         return self.output_folder() / "graft" / "cache"
 
+    def workflow_name(self) -> str:
+        """The page tells its server no name."""
+        return ""
+
     def model_files(self, kind: str) -> list[str]:
         import folder_paths
 

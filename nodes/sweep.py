@@ -78,7 +78,8 @@ class TrainSweep:
         self, model: Any, trainable: Recipe, data: Encoded, settings: Settings, steps: int, learning_rates: str, ranks: str, seeds: str, alpha: str,
         scale: Any, previous: State | None = None, extra_pnginfo: Any = None,
     ) -> tuple[list[State], list[str], State, Tensor, str]:  # fmt: skip
-        host, limit_bytes, store = current_host(), limit_from_environment(), RunStore(current_host().runs_folder())
+        host, limit_bytes = current_host(), limit_from_environment()
+        store = RunStore(host.runs_folder(), host.workflow_name())
         members = members_of(trainable, settings, **_lists(learning_rates, ranks, seeds), keep_scale=alpha == ALPHAS[0])
         with GraphBase(host, model) as base:
             outcomes = train_sweep(

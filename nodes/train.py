@@ -82,7 +82,7 @@ class TrainSteps:
         unique_id: str | None = None, extra_pnginfo: Any = None,
     ) -> tuple[State, dict[str, list[float]], int]:  # fmt: skip
         host, limit_bytes = current_host(), limit_from_environment()
-        progress, store = host.progress(), RunStore(host.runs_folder())
+        progress, store = host.progress(), RunStore(host.runs_folder(), host.workflow_name())
         logs = (TensorBoardLog(store.folder.parent / TENSORBOARD_FOLDER),) if tensorboard else ()
         with watched(host, progress, data, vae, sample_every, unique_id, extra_pnginfo) as watch, GraphBase(host, model) as base:
             state = train_to(

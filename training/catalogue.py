@@ -42,6 +42,11 @@ class Entry:
         return kind_of(recipe) if isinstance(recipe, dict) else "unknown"
 
     @property
+    def workflow(self) -> str:
+        """The name of the workflow that began it; empty where that was not known, as in ComfyUI."""
+        return str(self.inputs.get("workflow", ""))
+
+    @property
     def held_out(self) -> float | None:
         """The newest held-out loss."""
         return self.history.held_out[-1].held_out if self.history.held_out else None

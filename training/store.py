@@ -31,10 +31,14 @@ CHECKPOINTS_OF_SPACE = 2
 
 
 class Run:
-    """One run's folder."""
+    """One run's folder.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        workflow: what run.json is to say of where it came from.
+    """
+
+    def __init__(self, folder: Path, workflow: str = "") -> None:
+        self.folder, self._workflow = folder, workflow
         self.history = HistoryFile(folder / HISTORY_FILE)
 
     @contextmanager
@@ -49,9 +53,9 @@ class Run:
             yield self
 
     def describe(self, inputs: Mapping[str, Any]) -> None:
-        """Writes run.json, once."""
+        """Writes run.json, once: the workflow that it names is the one that began the run."""
         if not (self.folder / RUN_FILE).exists():
-            write_json(self.folder / RUN_FILE, dict(inputs))
+            write_json(self.folder / RUN_FILE, {**inputs, **({"workflow": self._workflow} if self._workflow else {})})
 
     def checkpoint(self, step: int) -> Checkpoint | None:
         """The checkpoint after exactly `step` steps, if it is there and looks whole; a damaged one is reported and passed over.
@@ -87,14 +91,18 @@ class Run:
 
 
 class RunStore:
-    """The folder in which runs lie."""
+    """The folder in which runs lie.
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    Args:
+        workflow: the name of the workflow that asks for runs, noted in those that it begins; no part of any key.
+    """
+
+    def __init__(self, folder: str | Path, workflow: str = "") -> None:
+        self.folder, self._workflow = Path(folder), workflow
 
     def run(self, key: str) -> Run:
         """The run of that key, which may not exist yet."""
-        return Run(self.folder / key[:KEY_DIGITS])
+        return Run(self.folder / key[:KEY_DIGITS], self._workflow)
 
     def runs(self) -> list[Run]:
         """All that exist."""

@@ -115,7 +115,7 @@ def _run(arguments: argparse.Namespace, reporter: Reporter) -> None:
 
     output = require_writable_folder(arguments.output or Path("out", arguments.workflow.stem), "--output")
     before = snapshot(output)
-    host = HeadlessHost(output, reporter)
+    host = HeadlessHost(output, reporter, arguments.workflow.stem)
     host.device()  # a device that is not there is told before anything is drawn or encoded
     results: list[NodeResult] | None = None
     try:

@@ -29,10 +29,11 @@ class HeadlessHost:
     Args:
         output: where results go; `out` under the current folder if None.
         reporter: shows progress; None is silent.
+        workflow: the name of what is run.
     """
 
-    def __init__(self, output: Path | None = None, reporter: Reporter | None = None) -> None:
-        self._output, self._reporter = output or Path("out"), reporter
+    def __init__(self, output: Path | None = None, reporter: Reporter | None = None, workflow: str = "") -> None:
+        self._output, self._reporter, self._workflow = output or Path("out"), reporter, workflow
 
     def progress(self, unique_id: str | None = None) -> Progress:
         return self._reporter.progress() if self._reporter else NO_PROGRESS
@@ -53,6 +54,9 @@ class HeadlessHost:
 
     def cache_folder(self) -> Path:
         return self.runs_folder() / "cache"
+
+    def workflow_name(self) -> str:
+        return self._workflow
 
     def model_files(self, kind: str) -> list[str]:
         folder = self._model_folder(kind)

@@ -11,6 +11,7 @@ from ...training.byte_sizes import shown_size
 from ...training.catalogue import Entry, catalogue
 from ...training.clean_up import Kept, Stores, clean_up
 from ...training.data.encoded import ENCODED_FOLDER
+from ...training.files.header import printable
 from ...training.store import RunStore
 from ...training.store_size import StoredRun, stored_runs
 
@@ -20,7 +21,7 @@ NAME_CHARACTERS = 32
 
 
 def describe_runs(folder: Path, blocks: str = BLOCKS) -> str:
-    """One line per run, the newest last: name, what was trained, steps, newest held-out loss, the loss as a small curve, size, last use.
+    """One line per run, the newest last: name, what was trained, steps, newest held-out loss, the loss as a small curve, size, last use, workflow.
 
     Args:
         blocks: characters for the curve, rising.
@@ -28,7 +29,7 @@ def describe_runs(folder: Path, blocks: str = BLOCKS) -> str:
     entries = catalogue(RunStore(folder))
     if not entries:
         return f"No runs in {folder}"
-    header = f"{'run':<34}{'kind':<24}{'steps':>8}{'held-out':>10}  {'loss':<{CURVE_CELLS}}{'size':>10}  last used"
+    header = f"{'run':<34}{'kind':<24}{'steps':>8}{'held-out':>10}  {'loss':<{CURVE_CELLS}}{'size':>10}  {'last used':<16}  workflow"
     return "\n".join([f"Runs in {folder}:", header, *(_line(entry, blocks) for entry in reversed(entries))])
 
 
@@ -36,7 +37,8 @@ def _line(entry: Entry, blocks: str) -> str:
     held_out = "-" if entry.held_out is None else f"{entry.held_out:.4f}"
     curve = sparkline([record.loss for record in entry.history.steps], blocks)
     size, used = shown_size(entry.stored.size_bytes), _day(entry.stored.used_at)
-    return f"{entry.name:<34}{entry.kind[:23]:<24}{entry.steps:>8}{held_out:>10}  {curve:<{CURVE_CELLS}}{size:>10}  {used}"
+    figures = f"{entry.name:<34}{entry.kind[:23]:<24}{entry.steps:>8}{held_out:>10}  {curve:<{CURVE_CELLS}}{size:>10}"
+    return f"{figures}  {used}  {printable(entry.workflow) or '-'}"
 
 
 def sparkline(values: Sequence[float], blocks: str = BLOCKS) -> str:

@@ -13,10 +13,12 @@ import torch
 from graft.nodes import train
 from graft.nodes.host import use_host
 from graft.nodes.train import GraphBase, TrainSteps
+from graft.training.catalogue import catalogue
 from graft.training.errors import InputError
 from graft.training.listener import NO_LISTENER
 from graft.training.models.flux import Flux, FluxConfig
 from graft.training.progress import NO_PROGRESS, Viewer
+from graft.training.store import RunStore
 from PIL import Image
 
 CONFIG = FluxConfig(
@@ -57,6 +59,9 @@ class CountingHost:
 
     def runs_folder(self) -> Any:
         return self.folder / "runs"
+
+    def workflow_name(self) -> str:
+        return "my cats"
 
 
 @pytest.fixture
@@ -111,6 +116,17 @@ def test_the_store_keeps_within_its_size(host, monkeypatch):
     assert old.is_dir()
     monkeypatch.setenv("GRAFT_STORE_LIMIT", "0.001KB")
     assert execute(host) == (state, {"loss": []}, 1) and not old.is_dir()
+
+
+def test_a_run_notes_the_name_of_the_workflow_that_began_it(host, monkeypatch):
+    def began(*_: Any, store: Any, **__: Any) -> Any:
+        store.run("a" * 64).describe({"run_key": "a" * 64})
+        return SimpleNamespace(step=1, history=lambda: SimpleNamespace(steps=()))
+
+    monkeypatch.setattr(train, "train_to", began)
+    execute(host)
+    (entry,) = catalogue(RunStore(host.runs_folder()))
+    assert entry.workflow == "my cats"
 
 
 def test_a_wrong_limit_is_told_before_anything_is_trained(host, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -173,7 +174,7 @@ def test_a_full_disk_leaves_nothing_half_written(run, monkeypatch):
 def test_no_room_for_two_checkpoints_is_said_before_any_work(tmp_path):
     with pytest.raises(InputError, match="folder of runs") as caught:
         RunStore(tmp_path).require_room(10**18)
-    assert "GB free" in caught.value.expected
+    assert caught.value.expected.startswith("2,000,000 TB free in ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -235,6 +236,14 @@ def test_the_store_lists_its_runs(tmp_path):
     for key in ("b" * 64, "a" * 64):
         own.run(key).describe({"run_key": key})
     assert [run.folder.name for run in own.runs()] == ["a" * store_module.KEY_DIGITS, "b" * store_module.KEY_DIGITS]
+
+
+def test_a_workflow_is_noted_once_and_in_no_key(tmp_path):
+    named, other = RunStore(tmp_path, "first"), RunStore(tmp_path, "second")
+    named.run("c" * 64).describe({"run_key": "c" * 64})
+    other.run("c" * 64).describe({"run_key": "c" * 64})
+    assert json.loads((named.run("c" * 64).folder / "run.json").read_text("utf-8")) == {"run_key": "c" * 64, "workflow": "first"}
+    assert named.run("d" * 64).folder == other.run("d" * 64).folder
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

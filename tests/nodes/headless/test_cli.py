@@ -143,6 +143,22 @@ def test_help_and_inspect_need_no_torch(project):
         assert f"    {command} " in done.stdout
 
 
+def test_a_node_is_told_what_the_workflow_is_called(project, monkeypatch):
+    class Asks:
+        RETURN_TYPES, FUNCTION, OUTPUT_NODE, names = (), "ask", True, []
+
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {"required": {}}
+
+        def ask(self):
+            Asks.names.append(current_host().workflow_name())
+
+    monkeypatch.setitem(NODE_CLASS_MAPPINGS, "Asks", Asks)
+    write("my cats.json", {"1": {"class_type": "Asks", "inputs": {}}})
+    assert main(["run", "my cats.json"]) == 0 and Asks.names == ["my cats"]
+
+
 class Slow:
     """A node that works until it is told to stop; `saved` notes that it had its chance to save."""
 

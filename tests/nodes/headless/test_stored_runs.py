@@ -22,7 +22,12 @@ def test_a_line_per_run(tmp_path):
     (folder / "run.json").write_text(json.dumps({"recipe": {"kind": "lora", "rank": 8}}), encoding="utf-8")
     records = [{"step": s, "loss": 1 / s, "learning_rate": 1e-3, "gradient_norm": 1.0, "buckets": {}, "seconds": 0.1} for s in (1, 2)]
     (folder / "losses.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n", encoding="utf-8")
-    line = describe_runs(tmp_path).splitlines()[2]
+    _, header, line = describe_runs(tmp_path).splitlines()
+    assert line[header.index("workflow") :] == "-"
+    named = {"recipe": {"kind": "lora", "rank": 8}, "workflow": "my cats\x1b[2J"}
+    (folder / "run.json").write_text(json.dumps(named), encoding="utf-8")
+    _, header, line = describe_runs(tmp_path).splitlines()
+    assert line[header.index("workflow") :] == "my cats?[2J"
     assert line.startswith(folder.name) and "lora rank 8" in line and "█▁" in line and "#_" not in line
 
 
