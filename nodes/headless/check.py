@@ -9,7 +9,7 @@ from typing import Any
 
 from ...training.errors import InputError
 from .declared import Declared, converted, declared_inputs
-from .graph import Graph, GraphError, Link, Node, Registry, Unconnected
+from .graph import Graph, GraphError, Link, Node, Registry, Unconnected, meant
 
 SHOWN_CHOICES = 20
 
@@ -26,8 +26,8 @@ def checked(graph: Graph, registry: Registry) -> Plan:
     """The plan for a graph in which nothing is wrong.
 
     Raises:
-        GraphError: listing all problems: unknown nodes; missing, unknown and ill-typed inputs; links that do not fit; values out of range
-            or not in their list; what the nodes' own VALIDATE_INPUTS say; cycles; a graph without an output node.
+        GraphError: listing all problems: unknown nodes, with the nearest name that is known; missing, unknown and ill-typed inputs; links that
+            do not fit; values out of range or not in their list; what the nodes' own VALIDATE_INPUTS say; cycles; a graph without an output node.
     """
     known = {id: node for id, node in graph.nodes.items() if node.type in registry}
     outputs = [id for id, node in known.items() if getattr(registry[node.type], "OUTPUT_NODE", False)]
@@ -40,7 +40,7 @@ def checked(graph: Graph, registry: Registry) -> Plan:
     if not outputs and len(known) == len(graph.nodes):
         problems.append("no node is an output: expected at least one that saves or shows something, such as SaveImage")
     if problems:
-        raise GraphError(graph.name, problems)
+        raise GraphError(graph.name, problems, "" if len(known) == len(graph.nodes) else _known_types(registry))
     return Plan(replace(graph, nodes=nodes), order)
 
 
@@ -50,10 +50,12 @@ def checked(graph: Graph, registry: Registry) -> Plan:
 def _unknown_nodes(graph: Graph, registry: Registry) -> Iterator[str]:
     for node in graph.nodes.values():
         if node.type not in registry:
-            yield (
-                f"{node.name()}: the headless runner does not know nodes of type {node.type}. Run this workflow in ComfyUI, or use one of "
-                f"{', '.join(sorted(registry))}"
-            )
+            yield f"{node.name()}: the headless runner does not know nodes of type {node.type}{meant(node.type, registry)}"
+
+
+def _known_types(registry: Registry) -> str:
+    """The remedy for all unknown nodes together."""
+    return f"Run this workflow in ComfyUI, or use nodes that the headless runner knows: {', '.join(sorted(registry))}. "
 
 
 def _checked_node(node: Node, graph: Graph, registry: Registry) -> tuple[Node, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from ...training.errors import InputError
@@ -69,10 +70,18 @@ class GraphError(InputError):
     Args:
         name: the workflow's.
         problems: one sentence each, naming node, input, what was expected, what was found and what to do.
+        remedy: what to do about several of them.
     """
 
-    def __init__(self, name: str, problems: Iterable[str]) -> None:
+    def __init__(self, name: str, problems: Iterable[str], remedy: str = "") -> None:
         self.problems = tuple(problems)
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         listed = "".join(f"\n  - {problem}" for problem in self.problems)
-        super().__init__(f"workflow {name}", expected="a graph that can run", found=f"{count}:{listed}\n", remedy="Nothing was run.")
+        super().__init__(f"workflow {name}", expected="a graph that can run", found=f"{count}:{listed}\n", remedy=f"{remedy}Nothing was run.")
+
+
+def meant(node_type: str, known: Iterable[str]) -> str:
+    """ ". Did you mean KSampler?" for a node type that is not known; empty where none of the known ones is like it."""
+    by_small_letters = {each.lower(): each for each in known}
+    nearest = get_close_matches(node_type.lower(), by_small_letters, n=1)
+    return f". Did you mean {by_small_letters[nearest[0]]}?" if nearest else ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...training.errors import InputError
 from ..headless.declared import declared_inputs
-from ..headless.graph import Graph, GraphError, Registry
+from ..headless.graph import Graph, GraphError, Registry, meant
 from ..headless.overrides import with_settings
 from ..headless.run import read_graph
 from .client import ComfyServer, Refused
@@ -80,7 +80,8 @@ def _class(id: str, info: Mapping[str, Any]) -> type:
 def _unknown(graph: Graph, registry: Registry) -> Iterator[str]:
     for node in graph.nodes.values():
         if node.type not in registry:
-            yield f"{node.name()}: this server has no nodes of type {node.type}. Install the node pack that brings them there"
+            remedy = f"Install the node pack that brings them there{meant(node.type, registry)}"
+            yield f"{node.name()}: this server has no nodes of type {node.type}. {remedy}"
 
 
 def _dynamic(graph: Graph, registry: Registry) -> Iterator[str]:

@@ -78,9 +78,21 @@ def test_long_and_empty_lists_are_told_shortly(api, registry):
     assert "file 19, ... (30 in all)" in only(graph, registry)
 
 
-def test_an_unknown_node_is_named_with_the_way_out_and_the_known_ones(api, registry):
-    sentence = only(api({**showing(), "4": ("FaceDetailer", {})}, {"FaceDetailer": "Faces"}), registry)
-    assert 'node 4 "Faces"' in sentence and "ComfyUI" in sentence and "Add, Number, Picky" in sentence
+def test_unknown_nodes_are_named_with_the_nearest_name_and_the_known_ones_once(api, registry):
+    graph = api({**showing(), "4": ("FaceDetailer", {}), "5": ("numbr", {}), "6": ("FaceDetailer", {})}, {"FaceDetailer": "Faces"})
+    with pytest.raises(GraphError) as caught:
+        checked(graph, registry)
+    faces, number, _ = caught.value.problems
+    assert faces.startswith('node 4 "Faces"') and faces.endswith("of type FaceDetailer")  # nothing is like it
+    assert number.endswith("of type numbr. Did you mean Number?")
+    said = str(caught.value)
+    assert said.count("Add, Number, Picky") == said.count("Run this workflow in ComfyUI") == 1 and said.endswith("Nothing was run.")
+
+
+def test_the_known_nodes_are_not_listed_where_all_are_known(api, registry):
+    with pytest.raises(GraphError) as caught:
+        checked(api(showing(value=11)), registry)
+    assert "Picky" not in str(caught.value) and str(caught.value).endswith("\nNothing was run.")
 
 
 def test_missing_inputs_are_named(api, registry):

@@ -100,11 +100,12 @@ def test_a_node_that_fails_is_named(fake, workflow, reporter):
 
 def test_nodes_that_the_server_lacks_or_that_only_the_page_understands(fake, tmp_path, reporter):
     path = tmp_path / "flow.json"
-    nodes = [{"id": 1, "type": "Nowhere"}, {"id": 2, "type": "Growing", "widgets_values": [1, 2]}]
+    nodes = [{"id": 1, "type": "Nowhere"}, {"id": 2, "type": "Growing", "widgets_values": [1, 2]}, {"id": 3, "type": "Growin"}]
     path.write_text(json.dumps({"nodes": nodes, "links": []}), encoding="utf-8")
     with pytest.raises(GraphError, match=r"no nodes of type Nowhere") as caught:
         run_on_server(fake.url, path, [], None, reporter)
-    assert len(caught.value.problems) == 2 and "Export (API)" in caught.value.problems[1] and not fake.posted
+    nowhere, near, growing = caught.value.problems
+    assert nowhere.endswith("brings them there") and near.endswith("Did you mean Growing?") and "Export (API)" in growing and not fake.posted
 
 
 def test_ctrl_c_interrupts_there_and_waits_for_the_end(fake, workflow, screen, events):
