@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..training.errors import InputError
+from ..training.errors import InputError, NotPassedError
 from ..training.export import CHOICES, exported_control_net, write_control_net, write_diffusers_folder
 from ..training.export_controlnet_lora import exported_controlnet_lora
 from ..training.export_lora import write_lora
@@ -123,10 +123,12 @@ _ROUNDING = 1e-9
 
 
 def _require(subject: str, reached: float | None, required: float, remedy: str) -> None:
-    """Raises InputError when a figure that is asked for is too low or was not measured."""
-    if required > 0 and (reached is None or reached < required - _ROUNDING):
-        found = "no measures" if reached is None else f"{reached:.3f}"
-        raise InputError(subject, expected=f"at least {required:.2f}", found=found, remedy=remedy)
+    """Raises InputError when a figure that is asked for was not measured, NotPassedError when it is too low."""
+    expected = f"at least {required:.2f}"
+    if required > 0 and reached is None:
+        raise InputError(subject, expected=expected, found="no measures", remedy=remedy)
+    if required > 0 and reached is not None and reached < required - _ROUNDING:
+        raise NotPassedError(subject, expected=expected, found=f"{reached:.3f}", remedy=remedy)
 
 
 def output_path(file_name: str, ending: str) -> Path:

@@ -1,4 +1,4 @@
-"""The errors that a user meets. Bad input: which one, what was expected, what was found, what to do. A training that cannot go on: why."""
+"""The errors that a user meets. Bad input, or a bar that was missed: what was expected, what was found, what to do. A training that stopped: why."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ class InputError(ValueError):
     def __init__(self, subject: str, *, expected: str, found: object, remedy: str) -> None:
         self.subject, self.expected, self.found, self.remedy = subject, expected, str(found), remedy
         super().__init__(f"{subject}: expected {expected}; found {found}{_stop(self.found)}{remedy}")
+
+    def within(self, place: str) -> InputError:
+        """The same, told with where it was met."""
+        kind = NotPassedError if isinstance(self, NotPassedError) else InputError
+        return kind(f"{place}: {self.subject}", expected=self.expected, found=self.found, remedy=self.remedy)
+
+
+class NotPassedError(InputError):
+    """A check or an exam has come to its end and found less than was asked for. All that was to be made is there, to see why."""
 
 
 def _stop(found: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...training import __version__
-from ...training.errors import InputError, StoppedTraining
+from ...training.errors import InputError, NotPassedError, StoppedTraining
 from .cli_data import add_data
 from .interrupt import Interrupted, StopRequest
 from .terminal import Reporter, ReporterHandler
@@ -22,14 +22,17 @@ from .terminal import Reporter, ReporterHandler
 if TYPE_CHECKING:
     from .execute import NodeResult
 
-STOPPED_TRAINING, BAD_INPUT, SIGNAL_OFFSET, SIGINT_NUMBER = 1, 2, 128, 2
-ERROR_INDENT = "  "
+NO_SUCCESS, BAD_INPUT, SIGNAL_OFFSET, SIGINT_NUMBER = 1, 2, 128, 2
+EXIT_CODES = (
+    "Exit codes: 0 it is done; 1 it came to its end and did not pass: `data check` found problems, a result is below a bar that a Report node sets, "
+    "or a training could not go on; 2 something that was given cannot be used; 130 Ctrl-C, 143 SIGTERM."
+)
 
 Command = Callable[[argparse.Namespace, Reporter], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit codes: 0 done, 1 training could not go on, 2 bad input (both told in plain words), 130 Ctrl-C, 143 SIGTERM."""
+    """Runs one command and returns its exit code, as EXIT_CODES tells them; what is wrong is told in plain words."""
     given = sys.argv[1:] if arguments is None else arguments
     parsed = parser().parse_args(given or ["--help"])
     stop = StopRequest()
@@ -41,12 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with stop.listening():
             parsed.command(parsed, reporter)
-    except InputError as error:
+    except (InputError, StoppedTraining) as error:
         reporter.line(f"error: {error}")
-        return BAD_INPUT
-    except StoppedTraining as error:
-        reporter.line(f"error: {error}")
-        return STOPPED_TRAINING
+        return BAD_INPUT if isinstance(error, InputError) and not isinstance(error, NotPassedError) else NO_SUCCESS
     except KeyboardInterrupt as interrupt:
         reporter.line(f"Stopped. {parsed.when_stopped}".strip())
         return SIGNAL_OFFSET + (interrupt.signal_number if isinstance(interrupt, Interrupted) else SIGINT_NUMBER)
@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="graft",
         description="Train ControlNets and LoRAs from a ComfyUI workflow, with or without ComfyUI.",
-        epilog="First step: `graft run workflows/nano_canny_controlnet.json`, which draws its own training pictures and needs no download.",
+        epilog=f"First step: `graft run workflows/nano_canny_controlnet.json`, which draws its own pictures and needs no download. {EXIT_CODES}",
     )
     top.add_argument("--version", action="version", version=f"graft {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
@@ -89,7 +89,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     epilog = (
         "Training results are kept under the hash of all their inputs, so a second run finds them. Folders: pictures come from `input` "
         "(or GRAFT_INPUT), models from `models/<kind>` (or GRAFT_MODELS), runs are kept in out/.graft_runs (or GRAFT_RUNS); "
-        "GRAFT_DEVICE chooses the device."
+        f"GRAFT_DEVICE chooses the device. {EXIT_CODES}"
     )
     added = _add(commands, "run", _run, "run a workflow saved or exported by ComfyUI", epilog)
     added.set_defaults(when_stopped="What was trained is kept: the same command goes on from there.")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...training.errors import InputError
+from ...training.errors import InputError, NotPassedError
 from .terminal import Reporter
 
 Add = Callable[..., argparse.ArgumentParser]
@@ -31,7 +31,8 @@ def add_data(commands: Any, add: Add) -> None:
 
 def _add_check(commands: Any, add: Add) -> None:
     epilog = (
-        "Exit code 2 if something stands in the way of training. What is read is remembered, so that a second check is fast and encoding need not "
+        "Exit codes: 0 if nothing stands in the way of training, 1 if something does (the report says what), 2 if there is nothing to look at or an "
+        "option is wrong. What is read is remembered, so that a second check is fast and encoding need not "
         "read it again; --forget reads everything anew."
     )
     added = add(commands, "check", _check, "report what is in a folder, table or archive of pictures, and what is wrong with it", epilog)
@@ -55,7 +56,7 @@ def _add_check(commands: Any, add: Add) -> None:
 def _check(arguments: argparse.Namespace, reporter: Reporter) -> None:
     from ...training.data.check import check_dataset
     from ...training.data.check_sheet import contact_sheet
-    from ...training.data.check_text import report_text
+    from ...training.data.check_text import counted, report_text
     from ...training.data.encoded import ENCODED_FOLDER
     from ...training.data.known import IN_MEMORY, known_in
     from .host import HeadlessHost
@@ -70,8 +71,8 @@ def _check(arguments: argparse.Namespace, reporter: Reporter) -> None:
     reporter.clear()
     print(json.dumps(report.as_json(), ensure_ascii=False, indent=2) if arguments.json else report_text(report))
     if not report.is_sound:
-        found = report.split_problem or (f"{len(report.problems):,} problems" if report.problems else "no pictures")
-        raise InputError(str(arguments.path), expected="pictures to train on", found=found, remedy="See the report.")
+        found = report.split_problem or (counted(len(report.problems), "problem") if report.problems else "no pictures")
+        raise NotPassedError(str(arguments.path), expected="pictures to train on", found=found, remedy="See the report.")
 
 
 def _add_bench(commands: Any, add: Add) -> None:

@@ -84,8 +84,7 @@ def _named_in_errors(node: Node) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        subject = f"{node.name()}: {error.subject}"
-        raise InputError(subject, expected=error.expected, found=error.found, remedy=error.remedy) from error
+        raise error.within(node.name()) from error
 
 
 # ---------------------------------------------------------------- inputs

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from ...training.errors import StoppedTraining
+from ...training.errors import InputError, StoppedTraining
 from ..headless.graph import Graph
 from ..headless.terminal import Reporter, TerminalProgress
 from .client import ComfyServer, Refused
@@ -27,6 +27,14 @@ _ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 class RemoteError(StoppedTraining):
     """A node failed on the server, the run was stopped there, or the server is gone."""
+
+
+class RemoteInputError(InputError):
+    """A node on the server could not use what it was given."""
+
+    def __init__(self, node: str, said: str) -> None:
+        super().__init__(node, expected="what it can use", found=said, remedy="")
+        self.args = (f"{node} failed on the server: {said}",)  # the server has said in the same way what was expected and found
 
 
 class Display:
@@ -112,7 +120,8 @@ def follow(server: ComfyServer, socket: WebSocket, graph: Graph, number: str, re
     """Shows the run `number` until it has ended, and returns what the server remembers of it. Ctrl-C ends it there, too.
 
     Raises:
-        RemoteError: a node failed, somebody stopped the run, or the server has gone.
+        RemoteInputError: a node could not use what it was given.
+        RemoteError: a node failed otherwise, somebody stopped the run, or the server has gone.
         BaseException: what the reporter raises when the user asks to stop, after the server was told.
     """
     display, run = Display(graph, number, reporter), _Run(server, socket, number)
@@ -202,6 +211,9 @@ def _require_success(graph: Graph, entry: Mapping[str, Any]) -> None:
     if "execution_error" in events:
         error = events["execution_error"]
         kind, text = str(error.get("exception_type", "")).rpartition(".")[2], str(error.get("exception_message", "")).strip()
-        raise RemoteError(f"{name_of(graph, error.get('node_id'))} failed on the server: {text} ({kind})")
+        node = name_of(graph, error.get("node_id"))
+        if kind == InputError.__name__:
+            raise RemoteInputError(node, text)
+        raise RemoteError(f"{node} failed on the server: {text} ({kind})")
     node = name_of(graph, events.get("execution_interrupted", {}).get("node_id"))
     raise RemoteError(f"The run was stopped on the server at {node}. What was trained is kept: send the workflow again to go on.")

@@ -22,7 +22,7 @@ def run_on_server(url: str, path: Path, settings: Sequence[str], output: Path | 
     """Runs a workflow file there and returns what to tell the user at the end. Downloads pictures only if `output` names a folder.
 
     Raises:
-        InputError: no ComfyUI answers, or the workflow cannot run there.
+        InputError: no ComfyUI answers, the workflow cannot run there, or one of its nodes cannot use what it was given.
         RemoteError: it began and did not end well.
     """
     server = ComfyServer(url)

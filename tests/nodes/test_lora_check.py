@@ -14,7 +14,7 @@ from graft.nodes.export import Report
 from graft.nodes.headless.host import HeadlessHost
 from graft.nodes.host import use_host
 from graft.nodes.lora_check import LoraExam, LoraGrid, StoredStep
-from graft.training.errors import InputError
+from graft.training.errors import InputError, NotPassedError
 from graft.training.models.flux import Flux, FluxConfig
 
 LAYER = "single_blocks.0.linear1"
@@ -129,10 +129,11 @@ def test_a_lora_at_its_bars_passes_and_one_below_them_fails_after_writing(report
     bars = {"required_new_word_rate": 0.8, "largest_old_caption_fall": 0.05}
     assert json.loads(report(MEASURES, **bars)[0])["new_word_rate_after"] == 0.8
     for name, value, said in (("new_word_rate_after", 0.79, "new word rate"), ("old_caption_rate_after", 0.94, "old captions kept")):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(NotPassedError, match=said):
             report({**MEASURES, name: value}, **bars)
         assert json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))[name] == value
-    with pytest.raises(InputError, match="no measures"):
+    with pytest.raises(InputError, match="no measures") as caught:
         report(None, **bars)
+    assert not isinstance(caught.value, NotPassedError)
     report(None)
     report({**MEASURES, "new_word_rate_after": 0.0, "old_caption_rate_after": 0.0})

@@ -36,7 +36,7 @@ def _problems(report: CheckReport) -> list[str]:
         return ["No problems."]
     kinds = [f"  {count:,} x {kind}" for kind, count in report.problem_counts.items()]
     one_by_one = [*problem_lines(problems[:PROBLEMS_LISTED]), *_more(len(problems), PROBLEMS_LISTED)]
-    return [f"{_counted(len(problems), 'problem')}:", *kinds, "One by one:", *one_by_one]
+    return [f"{counted(len(problems), 'problem')}:", *kinds, "One by one:", *one_by_one]
 
 
 def _sizes(report: CheckReport) -> list[str]:
@@ -62,7 +62,7 @@ def _buckets(report: CheckReport) -> list[str]:
 def _captions(report: CheckReport) -> list[str]:
     if not report.pictures:
         return []
-    empty = f", {_counted(report.empty_captions, 'picture')} with none" if report.empty_captions else ""
+    empty = f", {counted(report.empty_captions, 'picture')} with none" if report.empty_captions else ""
     counts = f"Captions: {report.captions:,} different{empty}, the longest has {report.longest_caption_characters:,} characters"
     told = {problem.name for problem in report.problems}  # with their reasons, above
     without = [name for name in report.without_caption if name not in told]
@@ -74,8 +74,8 @@ def _doubtful(report: CheckReport) -> list[str]:
     """What does not stand in the way, but should be known."""
     copies = [f"  {' = '.join(names[:NAMES_LISTED])}" for names in report.duplicates[:NAMES_LISTED]]
     small = [f"  {name}: {scale:.2f} times" for name, scale in list(report.too_small.items())[:NAMES_LISTED]]
-    lines = [f"{_counted(len(report.duplicates), 'picture')} there more than once:", *copies, *_more(len(report.duplicates))] if copies else []
-    enlarged = f"{_counted(len(report.too_small), 'picture')} smaller than what is trained in, to be enlarged:"
+    lines = [f"{counted(len(report.duplicates), 'picture')} there more than once:", *copies, *_more(len(report.duplicates))] if copies else []
+    enlarged = f"{counted(len(report.too_small), 'picture')} smaller than what is trained in, to be enlarged:"
     lines += _named(report.lone_captions, "{} that belong to no picture, which nothing reads:", "caption file")
     return [*lines, enlarged, *small, *_more(len(report.too_small))] if small else lines
 
@@ -83,14 +83,15 @@ def _doubtful(report: CheckReport) -> list[str]:
 def _named(names: Sequence[str], heading: str, noun: str = "picture") -> list[str]:
     """A heading with their number, and the first of them; nothing where there are none."""
     listed = [f"  {name}" for name in names[:NAMES_LISTED]]
-    return [heading.format(_counted(len(names), noun)), *listed, *_more(len(names))] if names else []
+    return [heading.format(counted(len(names), noun)), *listed, *_more(len(names))] if names else []
 
 
 def _more(count: int, listed: int = NAMES_LISTED) -> list[str]:
     return [f"  and {count - listed:,} more; --json lists all"] if count > listed else []
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """ "1 picture", "2 pictures" """
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 

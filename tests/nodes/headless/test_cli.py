@@ -13,7 +13,7 @@ import pytest
 from graft.nodes.headless.cli import main
 from graft.nodes.host import current_host
 from graft.nodes.registry import NODE_CLASS_MAPPINGS
-from graft.training.errors import StoppedTraining
+from graft.training.errors import InputError, NotPassedError, StoppedTraining
 from PIL import Image
 
 
@@ -126,6 +126,14 @@ def test_no_command_helps_and_the_version_is_told(project, capsys):
         assert ended.value.code == 0 and said in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [[], ["run"], ["data", "check"]])
+def test_help_tells_the_exit_codes(project, capsys, command):
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Exit codes: 0" in said and "2 " in said.partition("Exit codes: 0")[2]
+
+
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
 
 
@@ -194,6 +202,17 @@ def test_a_signal_lets_the_node_save(project, monkeypatch, capsys, number, code)
     assert signal.getsignal(number) is before
 
 
+def test_what_a_node_cannot_use_ends_with_2(project, monkeypatch, capsys):
+    class Picky(Slow):
+        def train(self, id):
+            raise InputError("steps", expected="1 or more", found=0, remedy="Ask for one.")
+
+    monkeypatch.setitem(NODE_CLASS_MAPPINGS, "Picky", Picky)
+    write("picky.json", {"1": {"class_type": "Picky", "inputs": {}}})
+    assert main(["run", "picky.json"]) == 2
+    assert 'error: node 1 "Picky": steps: expected 1 or more' in capsys.readouterr().err
+
+
 def test_an_error_of_ours_is_not_dressed_up_as_bad_input(project, monkeypatch):
     class Broken(Slow):
         def train(self, id):
@@ -214,6 +233,17 @@ def test_a_training_that_cannot_go_on_is_told_in_plain_words(project, monkeypatc
     write("broken.json", {"1": {"class_type": "Broken", "inputs": {}}})
     assert main(["run", "broken.json"]) == 1
     assert "error: Step 3 gave a loss of nan" in capsys.readouterr().err
+
+
+def test_a_result_below_its_bar_ends_with_1_and_is_told_with_its_node(project, monkeypatch, capsys):
+    class Below(Slow):
+        def train(self, id):
+            raise NotPassedError("edge F1", expected="at least 0.90", found="0.1", remedy="Train more.")
+
+    monkeypatch.setitem(NODE_CLASS_MAPPINGS, "Below", Below)
+    write("below.json", {"1": {"class_type": "Below", "inputs": {}}})
+    assert main(["run", "below.json"]) == 1
+    assert 'error: node 1 "Below": edge F1: expected at least 0.90; found 0.1. Train more.' in capsys.readouterr().err
 
 
 STUBBORN = """

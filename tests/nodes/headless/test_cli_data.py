@@ -38,11 +38,11 @@ def test_a_sound_folder_ends_with_0(pictures: Path, capsys: pytest.CaptureFixtur
         assert sheet.format == "PNG" and sheet.width > 3 * 192
 
 
-def test_problems_end_with_2_and_are_all_in_the_json(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_problems_end_with_1_and_are_all_in_the_json(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (pictures / "0.png").write_bytes(b"")
     (pictures / "1.txt").unlink()
     (pictures / "0 old.txt").write_text("x", "utf-8")
-    assert main(["data", "check", "pictures", "--json", "--resolution", "64", "--buckets", "64-128/64"]) == 2
+    assert main(["data", "check", "pictures", "--json", "--resolution", "64", "--buckets", "64-128/64"]) == 1
     said = capsys.readouterr()
     report = json.loads(said.out)
     assert [(problem["name"], problem["what"]) for problem in report["problems"]] == [
@@ -50,6 +50,12 @@ def test_problems_end_with_2_and_are_all_in_the_json(pictures: Path, capsys: pyt
     ]  # fmt: skip
     assert report["without_caption"] == ["4_cats/1.png"] and report["lone_captions"] == ["4_cats/0 old.txt"]
     assert report["pictures"] == 1 and not report["is_sound"] and "found 2 problems" in said.err
+
+
+def test_a_folder_without_pictures_was_looked_at(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pictures / "empty").mkdir()
+    assert main(["data", "check", "pictures/4_cats/empty"]) == 1
+    assert "found no pictures" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "told"), [

@@ -94,7 +94,10 @@ def test_what_the_server_refuses_is_told_with_id_and_title(fake, workflow, repor
 def test_a_node_that_fails_is_named(fake, workflow, reporter):
     error = {"node_id": "1", "exception_message": "steps: expected 1 or more\n", "exception_type": "graft.training.errors.InputError"}
     fake.entry = {"outputs": {}, "status": {"status_str": "error", "messages": [["execution_start", {}], ["execution_error", error]]}}
-    with pytest.raises(RemoteError, match=r'node 1 "The Source" \(Source\) failed on the server: steps: expected 1 or more \(InputError\)'):
+    with pytest.raises(InputError, match=r'^node 1 "The Source" \(Source\) failed on the server: steps: expected 1 or more$'):
+        run_on_server(fake.url, workflow, [], None, reporter)
+    error |= {"exception_message": "edge F1: expected at least 0.90", "exception_type": "graft.training.errors.NotPassedError"}
+    with pytest.raises(RemoteError, match=r"failed on the server: edge F1: expected at least 0.90 \(NotPassedError\)"):
         run_on_server(fake.url, workflow, [], None, reporter)
 
 
