@@ -235,7 +235,7 @@ def _captions(samples: Sequence[Sample]) -> dict[str, Any]:
     return {"captions": len(texts - {""}), "empty_captions": sum(not sample.caption for sample in samples), "longest_caption_characters": longest}
 
 
-def _caption_faults(samples: Sequence[Sample], problems: Sequence[Problem]) -> dict[str, tuple[str, ...]]:
+def _caption_faults(samples: Sequence[Sample], problems: Sequence[Problem]) -> dict[str, Any]:
     faults = [(sample.name, sample.caption_fault) for sample in samples] + [(problem.name, problem.what) for problem in problems]
     without = tuple(name for name, fault in faults if fault in (MISSING_CAPTION, MISSING_CAPTION_FILE))
     return {"without_caption": without, "empty_caption_files": tuple(name for name, fault in faults if fault == EMPTY_CAPTION_FILE)}
