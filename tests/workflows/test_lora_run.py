@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from graft.nodes.headless.cli import main
+from graft.training.catalogue import catalogue
 from graft.training.files.header import read_header
 from graft.training.files.identify import identify
 from graft.training.store import RunStore
@@ -49,6 +50,7 @@ def test_it_trains_samples_and_exports(tmp_path: Path):
     assert report["train_steps"] == 3 and report["weights_changed"] is True and report["recipe"]["kind"] == "lora"
     assert {f"{name}_{when}" for name in ("new_word_rate", "old_caption_rate") for when in ("before", "after")} <= set(report)
     assert report["new_word_rate_after"] == 0.0 and report["train_seconds"] > 0
+    assert [entry.workflow for entry in catalogue(RunStore(tmp_path / "runs"))] == ["nano_lora"]
     (tmp_path / "out" / "report.json").unlink()
     assert run(tmp_path, {**SMALL, "GraftReport.required_new_word_rate": 0.8}) == 1, "scripts are told by the exit status"
     assert (tmp_path / "out" / "report.json").is_file(), "and find the figures"
@@ -62,6 +64,7 @@ def test_a_sweep_trains_draws_and_exports_all_of_them(tmp_path: Path):
     pictures = [tmp_path / "out" / f"{name}_00001_.png" for name in (*names, "sweep_losses", "sweep_best")]
     assert len({path.read_bytes() for path in pictures}) == len(pictures)
     assert [run.history.read().steps[-1].step for run in RunStore(tmp_path / "runs").runs()] == [2, 2]
+    assert {entry.workflow for entry in catalogue(RunStore(tmp_path / "runs"))} == {"nano_lora_sweep"}
 
 
 def run(folder: Path, values: dict[str, Any], workflow: str = "nano_lora") -> int:
