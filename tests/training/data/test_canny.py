@@ -24,6 +24,15 @@ def test_edges_are_those_of_opencv(square: np.ndarray) -> None:
     assert np.array_equal(canny_edges(blurred, 60, 180), cv2.Canny(blurred, 60, 180))
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 3), (63, 40), (64, 40), (65, 40), (129, 300)])
+def test_edges_of_any_size_are_those_of_opencv(size: tuple[int, int]) -> None:
+    """Strips of 64 rows are made one by one; of equally strong channels the first counts, which few levels make frequent."""
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    for picture in (noise, np.ascontiguousarray(cv2.GaussianBlur(noise, (0, 0), 1.5).reshape(noise.shape)), noise // 128 * 60):
+        for low, high in ((20, 60), (100, 200), (300, 700)):
+            assert np.array_equal(canny_edges(picture, low, high), cv2.Canny(picture, low, high, apertureSize=3, L2gradient=False))
+
+
 def test_edges_follow_the_outline_and_thresholds_decide(square: np.ndarray) -> None:
     edges = canny_edges(square, 100, 200)
     assert set(np.unique(edges)) == {0, 255}
