@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .data.batches import Batch, held_out_batch
 from .data.encode_pictures import SHARED_SEED
 from .data.encoded import Encoded
-from .flux_space import FLUX_LATENT_SPACE, PIXELS_PER_LATENT
+from .flux_space import FLUX_LATENT_SPACE
 from .learner import Learner
 from .loop import conditions_of
 from .progress import NO_PROGRESS, Progress
@@ -70,8 +70,7 @@ class CellColours:
     def __init__(self, data: Encoded, samples: int = 16) -> None:
         some = [data.train[position] for position in data.alike("train", samples)]
         cells = _raw(data.latents(some)).permute(0, 2, 3, 1).flatten(0, 2)
-        pixels = data.pictures(some).permute(0, 3, 1, 2).float() / 255
-        colours = torch.nn.functional.avg_pool2d(pixels, PIXELS_PER_LATENT).permute(0, 2, 3, 1).flatten(0, 2)
+        colours = data.colours(some).float().div(255).flatten(0, 2)
         # In fp64 with a little damping, which also makes the answer one where the data is too uniform to tell.
         known = torch.cat([cells, torch.ones(len(cells), 1)], dim=1).double()
         damping = 1e-4 * len(cells) * torch.eye(known.shape[1], dtype=torch.float64)

@@ -69,12 +69,12 @@ class BenchSets:
         return self.pictures // FEW_SHARE
 
     def needed_bytes(self) -> int:
-        """Room on the disk at the worst, when one of the sets has been encoded: files, decoded pictures, latents, edges and texts; about.
+        """Room on the disk at the worst, when one of the sets has been encoded: files, latents, edges and texts; about.
 
         One set lies there at a time.
         """
         large, small = self.size_px**2 * self.pictures, self.small_px**2 * self.small
-        return max(int(5 * large), int(5 * small) + SMALL_FILE_BYTES * self.small) + 2**30
+        return 2 * max(large, small + SMALL_FILE_BYTES // 2 * self.small) + 2**30
 
 
 def run_data_bench(

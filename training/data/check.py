@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import InputError
 from ..progress import NO_PROGRESS, Progress
 from .dataset import Dataset, GivenHints, Problem, Sample
+from .encode_outputs import fixed_thresholds
 from .known import KnownFiles
 from .picture_header import UnreadablePictureError
 from .sources.scan import EMPTY_CAPTION_FILE, MISSING_CAPTION, MISSING_CAPTION_FILE
@@ -24,8 +25,8 @@ ENLARGED_LIMIT = 1.05
 PROPORTIONS = {"3:1 and wider": 2.5, "2:1": 1.875, "16:9": 1.64, "3:2": 1.415, "4:3": 1.165, "1:1": 0.86, "3:4": 0.705, "2:3": 0.61, "9:16": 0.53,
                "1:2": 0.4, "1:3 and narrower": 0.0}  # fmt: skip
 """Names of proportions (width:height) and where each begins."""
-LATENT_BYTES_PER_PX, PICTURE_BYTES_PER_PX, EDGE_BYTES_PER_PX = 1.0, 3.0, 0.125
-"""On disk: sixteen numbers of four bytes for 64 pixels; RGB; one bit."""
+LATENT_BYTES_PER_PX, COLOUR_BYTES_PER_PX, PICTURE_BYTES_PER_PX, EDGE_BYTES_PER_PX = 1.0, 3 / 64, 3.0, 0.125
+"""On disk: sixteen numbers of four bytes for 64 pixels; RGB for 64; RGB; one bit."""
 FLUX_TEXT_BYTES = (256 * 4096 + 768) * 4
 """One caption as FLUX.1's text encoders give it."""
 _NUMBER = re.compile(r"(?<![\w-])\d[\d,.]*")  # not the 8 of UTF-8
@@ -249,8 +250,10 @@ def _duplicates(samples: Sequence[Sample]) -> tuple[tuple[str, ...], ...]:
 
 
 def _cache_bytes(dataset: Dataset, samples: Sequence[Sample]) -> int:
-    hint = PICTURE_BYTES_PER_PX + LATENT_BYTES_PER_PX if isinstance(dataset.hint, GivenHints) else EDGE_BYTES_PER_PX
-    per_px = (PICTURE_BYTES_PER_PX + LATENT_BYTES_PER_PX + hint) * dataset.framing.views
+    # As encode_outputs.py has it, for hints as pixels; given ones may be encoded too.
+    hint = EDGE_BYTES_PER_PX if fixed_thresholds(dataset.hint) else PICTURE_BYTES_PER_PX
+    given = PICTURE_BYTES_PER_PX + LATENT_BYTES_PER_PX if isinstance(dataset.hint, GivenHints) else 0
+    per_px = (LATENT_BYTES_PER_PX + COLOUR_BYTES_PER_PX + hint + given) * dataset.framing.views
     pixels = sum(width * height for width, height in (fate(dataset, sample.size_px)[0] for sample in samples))
     return round(pixels * per_px + (_captions(samples)["captions"] + 1) * FLUX_TEXT_BYTES)
 

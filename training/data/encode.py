@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from ..errors import InputError
 from ..files.write import require_writable_folder, write_bytes
 from ..flux_space import FLUX_LATENT_SPACE, LatentSpace
 from ..progress import NO_PROGRESS, Progress
-from .canny import CannyRecipe
 from .dataset import Dataset, GivenHints, Problem, Sample
-from .encode_latents import ImageEncoder, LatentParts
-from .encode_pictures import PictureParts
+from .encode_latents import Autoencoder, ImageEncoder
+from .encode_outputs import given_outputs, picture_outputs
+from .encode_pass import Drawn, Latents, PicturePass, unreadable_rows
+from .encode_pictures import HintSource, PictureParts, PictureSource
 from .encode_text import TextEncoder, TextParts
 from .encoded import Encoded, HintForm, load_index, save_index
 from .index import Entry
@@ -30,14 +31,14 @@ from .keys import KeyPart, content_key
 from .known import known_in
 from .kohya_latents import NO_FOUND_LATENTS, FoundLatents
 from .picture_header import UnreadablePictureError
-from .shards import DamagedShardError, Rows
+from .shards import Rows
 from .shelf import Shelf, remove_leftovers
 
 __all__ = ["FLUX_LATENT_SPACE", "Encoded", "HintForm", "ImageEncoder", "LatentSpace", "TextEncoder", "encode_dataset"]
 
 HINT_VARIANTS_LIMIT = 64
 # Part of every index's key: raise it when the index of the same parts would look different.
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
 
 logger = logging.getLogger(__name__)
 
@@ -125,52 +126,42 @@ class _Work:
         return load_index(self.shelf.folder, str(key))
 
     def whole(self) -> Encoded:
-        """Scans, and makes what is missing; a damaged shard that is met on the way is removed and made again."""
+        """Scans, and makes what is missing."""
         stamp = self.dataset.stamp()  # from before anything is read
         scanned = self.dataset.scan(known_in(self.shelf.folder), self.shelf.progress)
         samples, problems = _frameable(self.dataset, scanned)
         self.dataset.refuse_or_skip(problems)
         found = FoundLatents(samples, self.dataset.framing, self.dataset.resolution_px) if self.kohya_latents else NO_FOUND_LATENTS
         key = content_key("encoded", self.dataset.key(scanned), *self.setup, *found.key())
-        encoded = load_index(self.shelf.folder, key)
-        while encoded is None:
-            try:
-                encoded = self._made(key, samples, problems, found)
-            except DamagedShardError as error:
-                if Path(error.subject).exists():
-                    raise
-                logger.warning("%s: made again", error)
+        encoded = load_index(self.shelf.folder, key) or self._made(key, samples, problems, found)
         if stamp and not self.kohya_latents:
             self._write_note(stamp, key)
         return encoded
 
     def _made(self, key: str, samples: Sequence[Sample], problems: Sequence[Problem], found: FoundLatents) -> Encoded:
         remove_leftovers(self.shelf.folder)
-        pictures = PictureParts(self.dataset, samples, self.shelf)
-        # Pictures first: whatever is wrong with them is said before an encoder has worked for nothing.
-        rows = pictures.pictures()
-        latents = LatentParts(rows, pictures, self.encode_images, self.image_identity, self.space, found)
+        pictures = PictureSource(self.dataset, samples, self.shelf)
+        autoencoder = Autoencoder(self.encode_images, self.image_identity, self.space)
         captions = sorted({text for sample in samples for text in texts_of(sample)})
         with torch.no_grad():
-            parts = {"pictures": rows, "latents": latents.latents(), **self._hint_parts(pictures, latents)}
-            parts |= pictures.mask_parts()
+            parts = pictures.mask_parts()  # first, because they need no encoder and may be wrong
+            seen = self._pass(pictures, picture_outputs(pictures, autoencoder, found, self.hint_form, self.variants), autoencoder, "picture")
+            pictures.refuse()
+            parts |= seen | self._given_hints(HintSource(self.dataset, samples, self.shelf), autoencoder)
             parts |= _text_parts(captions, TextParts(self.encode_text, self.text_identity, self.shelf))
-        self._save(key, pictures, captions, parts, [*problems, *pictures.skipped(rows)])
+        self._save(key, pictures, captions, parts, [*problems, *_unreadable(pictures, seen.values())])
         encoded = load_index(self.shelf.folder, key)
         assert encoded is not None, "an index that was just written is there"
         return encoded
 
-    def _hint_parts(self, pictures: PictureParts, latents: LatentParts) -> dict[str, Rows]:
-        recipe = self.dataset.hint
-        if self.hint_form == "none":
+    def _given_hints(self, hints: HintSource, autoencoder: Autoencoder) -> dict[str, Rows]:
+        if self.hint_form == "none" or not isinstance(self.dataset.hint, GivenHints):
             return {}
-        if isinstance(recipe, GivenHints):
-            rows = pictures.given_hints()
-            return {"hint pictures": rows, **({"hints": latents.given_hints(rows)} if self.hint_form == "latents" else {})}
-        if self.hint_form == "latents":
-            return {"hints": latents.hints(self.variants)}
-        # Drawn pixel hints are made from the pictures while training goes on.
-        return {"edges": pictures.fixed_edges(latents.pictures)} if isinstance(recipe, CannyRecipe) and recipe.is_fixed else {}
+        made = self._pass(hints, given_outputs(hints, autoencoder, self.hint_form), autoencoder, "hint")
+        return {"hint pictures": made["hint-pictures"], **({"hints": made["given-hints"]} if "given-hints" in made else {})}
+
+    def _pass(self, source: PictureSource | HintSource, outputs: Sequence[Drawn | Latents], autoencoder: Autoencoder, unit: str) -> dict[str, Rows]:
+        return PicturePass(source, outputs, autoencoder).rows(self.shelf, source.rows_per_shard, unit, source.groups)
 
     def _save(self, key: str, pictures: PictureParts, captions: Sequence[str], parts: dict[str, Rows], skipped: Sequence[Problem]) -> None:
         dataset, unusable = self.dataset, {problem.name for problem in skipped}
@@ -223,3 +214,13 @@ def _frameable(dataset: Dataset, samples: Sequence[Sample]) -> tuple[list[Sample
 def _text_parts(captions: Sequence[str], text: TextParts) -> dict[str, Rows]:
     empty = text.empty()
     return {"empty text": empty, "text": text.captions(captions, empty)}
+
+
+def _unreadable(pictures: PictureParts, made: Iterable[Rows]) -> list[Problem]:
+    """The samples whose rows are black, as their shards say."""
+    found: dict[int, str] = {}
+    for rows in made:
+        if black := unreadable_rows(rows):
+            plain = range(0, len(rows), pictures.views)
+            found |= {row: black[place] for row in plain if (place := rows.place_of(row)) in black}
+    return [Problem(pictures.name_of(row), what) for row, what in sorted(found.items())]

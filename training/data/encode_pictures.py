@@ -1,11 +1,9 @@
-"""The first part of an encoded data set: every picture decoded, scaled and cropped once in each of its views; and what is drawn from it."""
+"""What the rows of an encoded data set are: views of its pictures, how each is read and by what it is known; and what masks make of them."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,9 +14,8 @@ import torch
 
 from ..errors import InputError
 from .buckets import Size
-from .canny import CannyRecipe, canny_edges
-from .dataset import Dataset, GivenHints, Problem, Sample, list_problems
-from .hints import HINT_PARTS_VERSION, hint_key
+from .dataset import Dataset, Problem, Sample, list_problems
+from .framing import View
 from .keys import KeyPart
 from .mask import require_usable_masks, whole_picture
 from .picture_header import UnreadablePictureError, VanishedPictureError
@@ -33,77 +30,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PictureParts:
-    """Makes what needs no encoder. Row `sample * views + view` is one view of one sample. `unreadable` fills up while pictures are decoded."""
+    """The rows: row `sample * views + view` is one view of one sample."""
 
     dataset: Dataset
     samples: Sequence[Sample]
     shelf: Shelf
-    unreadable: list[Problem] = field(default_factory=list)
-    buffers: ShardBuffers = field(default_factory=lambda: ShardBuffers())
-
-    def pictures(self) -> Rows:
-        """All pictures as uint8 rows; a row that cannot be decoded is black.
-
-        Raises:
-            InputError: pictures cannot be decoded and the user did not choose to skip them, or they have gone since they were scanned; all
-                are listed.
-        """
-        rows = self._rows("pictures", self.contents, self._decode, "picture")
-        self.buffers.clear()
-        if self.dataset.on_unreadable == "skip":
-            _require_all_there([problem for problem in self.unreadable if isinstance(problem, _Vanished)])
-        self.dataset.refuse_or_skip(self.unreadable)
-        return rows
-
-    def skipped(self, pictures: Rows) -> list[Problem]:
-        """The pictures whose rows are black, as their shards say."""
-        black: dict[tuple[int, int], str] = {}
-        for shard in range(len(pictures.names)):
-            entries = json.loads(pictures.header(shard).metadata.get("unreadable", "[]"))
-            black |= {(shard, place): what for place, what in entries}
-        if not black:
-            return []
-        plain = range(0, len(pictures), self.views)
-        return [Problem(self.samples[row // self.views].name, black[pictures.place_of(row)]) for row in plain if pictures.place_of(row) in black]
-
-    def fixed_edges(self, pictures: Rows) -> Rows:
-        """Edges of all pictures with the recipe's fixed thresholds, eight pixels to a byte: uint8 rows [H, W/8]."""
-
-        def make(plan: ShardPlan, report: Report) -> Shard:
-            with workers("hint") as run:
-                edges = list(_reported(run(packed, plan.rows), report))
-            return {"edges": torch.from_numpy(np.stack(edges))}, {}
-
-        def packed(row: int) -> np.ndarray:
-            return np.packbits(canny_edges(pictures.read("pictures", row).numpy(), recipe.low[0], recipe.high[0]), axis=-1)
-
-        recipe = self._canny()
-        return self._rows("edges", self.contents, make, "hint", recipe.low, recipe.high)
-
-    def drawn_hints(self, pictures: Rows, rows: Sequence[int], variant: int) -> np.ndarray:
-        """Hints of some rows by the data set's recipe, as pictures: uint8 [len(rows), H, W, 3]."""
-        recipe = self.dataset.hint
-        assert not isinstance(recipe, GivenHints), "given hints are not drawn"
-
-        def drawn(row: int) -> np.ndarray:
-            return recipe.hint(pictures.read("pictures", row).numpy(), SHARED_SEED, self._digest(row), variant)
-
-        with workers("hint") as run:
-            return np.stack(list(run(drawn, rows)))
-
-    def given_hints(self) -> Rows:
-        """Hints that come as pictures, cut like their pictures: uint8 rows [H, W, 3].
-
-        Raises:
-            InputError: they cannot be read any more.
-        """
-
-        def make(plan: ShardPlan, report: Report) -> Shard:
-            with workers("hint") as run:
-                hints = list(_reported(run(self._given_hint, plan.rows), report))
-            return {"hint pictures": torch.from_numpy(np.stack(hints))}, {}
-
-        return self._rows("hint-pictures", self.hint_contents, make, "hint picture")
 
     def mask_parts(self) -> dict[str, Rows]:
         """How much each cell of the latents counts, fp32 rows [H/8, W/8]; nothing where no picture has a mask.
@@ -116,13 +47,14 @@ class PictureParts:
         unusable: list[Problem] = []
 
         def make(plan: ShardPlan, report: Report) -> Shard | None:
-            with workers("mask") as run:
-                found = list(_reported(run(self._try_weights, plan.rows), report))
+            with workers("mask") as pool:
+                found = list(_reported(pool.map(self._try_weights, plan.rows), report))
             unusable.extend(entry for entry in found if isinstance(entry, Problem))
             weights = [entry for entry in found if isinstance(entry, np.ndarray)]
             return ({"loss weights": torch.from_numpy(np.stack(weights))}, {}) if len(weights) == len(found) else None
 
-        rows = self._rows("loss-weights", self.mask_contents, make, "mask")
+        base = self.dataset.resolution_px
+        rows = self.shelf.rows("loss-weights", self.mask_contents, self.rows_per_shard, make, "mask", base, groups=self.groups)
         require_usable_masks(unusable)
         return {"loss weights": rows}
 
@@ -146,9 +78,7 @@ class PictureParts:
         framing, resolution_px = self.dataset.framing, self.dataset.resolution_px
         if framing.is_plain:
             return [sample.digest for sample in self.samples]
-        return [
-            framing.view_key(view, sample.digest, sample.size_px, resolution_px) for sample in self.samples for view in range(self.views)
-        ]
+        return [framing.view_key(view, sample.digest, sample.size_px, resolution_px) for sample in self.samples for view in range(self.views)]
 
     @property
     def hint_contents(self) -> list[KeyPart]:
@@ -176,95 +106,81 @@ class PictureParts:
         """The same for pictures and for everything that is made of them."""
         return rows_for(self.dataset.resolution_px**2 * 3)
 
-    def hint_setup(self) -> list[KeyPart]:
-        """What drawn hints depend on beside the picture."""
-        recipe = self.dataset.hint
-        return [recipe.low, recipe.high] if isinstance(recipe, CannyRecipe) else [HINT_PARTS_VERSION, *hint_key(recipe)]
+    def sample_of(self, row: int) -> Sample:
+        """The sample that a row shows."""
+        return self.samples[row // self.views]
 
-    def _rows(self, kind: str, contents: Sequence[KeyPart], make: Callable[[ShardPlan, Report], Shard | None], unit: str, *setup: KeyPart) -> Rows:
-        base = (self.dataset.resolution_px, *setup)
-        return self.shelf.rows(kind, contents, self.rows_per_shard, make, unit, *base, groups=self.groups)
+    def view_of(self, row: int) -> View:
+        """How a row shows it."""
+        return self.dataset.framing.view(row % self.views, self.sample_of(row).digest)
 
-    def _digest(self, row: int) -> str:
-        return self.samples[row // self.views].digest
+    def cut(self, picture: np.ndarray, row: int) -> np.ndarray:
+        """A whole picture, or a hint or mask of it, as a row shows it."""
+        return self.dataset.framing.cut(picture, self.sample_of(row).size_px, self.dataset.resolution_px, self.view_of(row))
 
-    def _canny(self) -> CannyRecipe:
-        recipe = self.dataset.hint
-        assert isinstance(recipe, CannyRecipe), "these hints are no edges"
-        return recipe
-
-    def _decode(self, plan: ShardPlan, report: Report) -> Shard | None:
-        problems: list[tuple[int, Problem]] = []
-        pictures: np.ndarray | None = None
-        with workers("decode") as run:
-            for place, result in enumerate(_reported(run(self._try_read, plan.rows), report)):
-                if isinstance(result, Problem):
-                    problems.append((place, result))
-                    continue
-                if pictures is None:
-                    pictures = self.buffers.rows(len(plan.rows), *result.shape)
-                pictures[place] = result
-        # Rows are kept under the content's key: a black one would stay when the file is back.
-        if problems and (self.dataset.on_unreadable == "stop" or any(isinstance(problem, _Vanished) for _, problem in problems)):
-            self.unreadable.extend(problem for _, problem in problems)
-            return None
-        if pictures is None:
-            width, height = self.size_of(plan.rows[0])
-            pictures = self.buffers.rows(len(plan.rows), height, width, 3)
-        pictures[[place for place, _ in problems]] = 0
-        self.buffers.keep()
-        return {"pictures": torch.from_numpy(pictures)}, _unreadable_fields(problems)
-
-    def _try_read(self, row: int) -> np.ndarray | Problem:
-        sample, framing = self.samples[row // self.views], self.dataset.framing
-        try:
-            if framing.is_plain:
-                return self.dataset.read(sample)
-            whole, view = self.dataset.read_whole(sample), framing.view(row % self.views, sample.digest)
-        except VanishedPictureError as error:
-            return _Vanished(sample.name, str(error))
-        except UnreadablePictureError as error:
-            return Problem(sample.name, str(error))
-        return framing.cut(whole, sample.size_px, self.dataset.resolution_px, view)
+    def name_of(self, row: int) -> str:
+        """What the user knows its picture by."""
+        return self.sample_of(row).name
 
     def _try_weights(self, row: int) -> np.ndarray | Problem:
-        sample, framing = self.samples[row // self.views], self.dataset.framing
+        sample = self.sample_of(row)
         if sample.mask is None:
             width, height = self.size_of(row)
             return whole_picture(width, height)
         try:
-            view = framing.view(row % self.views, sample.digest)
-            return sample.mask.weights(lambda mask: framing.cut(mask, sample.size_px, self.dataset.resolution_px, view))
+            return sample.mask.weights(lambda mask: self.cut(mask, row))
         except UnreadablePictureError as error:
             return Problem(f"the mask of {sample.name}", str(error))
 
-    def _given_hint(self, row: int) -> np.ndarray:
-        sample, framing = self.samples[row // self.views], self.dataset.framing
-        if framing.is_plain:
-            return self.dataset.read_hint(sample)
-        view = framing.view(row % self.views, sample.digest)
-        return framing.cut(self.dataset.read_whole_hint(sample), sample.size_px, self.dataset.resolution_px, view)
+
+@dataclass(frozen=True)
+class PictureSource(PictureParts):
+    """The pictures, for encode_pass. `problems` fills up while they are decoded."""
+
+    problems: list[Problem] = field(default_factory=list)
+
+    def read(self, rows: Sequence[int]) -> list[np.ndarray] | Problem:
+        """Rows of one sample, uint8 [H, W, 3] each, decoded once; or why it cannot be used."""
+        sample = self.sample_of(rows[0])
+        try:
+            if self.dataset.framing.is_plain:
+                return [self.dataset.read(sample)]
+            whole = self.dataset.read_whole(sample)
+        except VanishedPictureError as error:
+            return _Vanished(sample.name, str(error))
+        except UnreadablePictureError as error:
+            return Problem(sample.name, str(error))
+        return [self.cut(whole, row) for row in rows]
+
+    def is_vain(self, problems: Sequence[Problem]) -> bool:
+        """Rows are kept under the content's key: a black one would stay when the file is back."""
+        self.problems.extend(problem for problem in dict.fromkeys(problems) if problem not in self.problems)
+        return self.dataset.on_unreadable == "stop" or any(isinstance(problem, _Vanished) for problem in problems)
+
+    def refuse(self) -> None:
+        """Raises:
+        InputError: pictures cannot be decoded and the user did not choose to skip them, or they have gone since they were scanned; all are listed.
+        """
+        if self.dataset.on_unreadable == "skip":
+            _require_all_there([problem for problem in self.problems if isinstance(problem, _Vanished)])
+        self.dataset.refuse_or_skip(self.problems)
 
 
-class ShardBuffers:
-    """Memory for two shards in turn: one is written (shelf.py) while the next is made. Fresh memory costs as much as writing to it twice."""
+@dataclass(frozen=True)
+class HintSource(PictureParts):
+    """Hints that come as pictures, cut like their pictures; reading raises InputError where they cannot be read any more."""
 
-    def __init__(self) -> None:
-        self.clear()
+    def read(self, rows: Sequence[int]) -> list[np.ndarray] | Problem:
+        """Rows of one hint, uint8 [H, W, 3] each."""
+        sample = self.sample_of(rows[0])
+        if self.dataset.framing.is_plain:
+            return [self.dataset.read_hint(sample)]
+        whole = self.dataset.read_whole_hint(sample)
+        return [self.cut(whole, row) for row in rows]
 
-    def clear(self) -> None:
-        """Gives the memory back."""
-        self._pieces = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
-
-    def rows(self, *shape: int) -> np.ndarray:
-        """uint8 of this shape with anything in it; the same memory each time until `keep` is called."""
-        if self._pieces[0].size < math.prod(shape):
-            self._pieces[0] = np.empty(math.prod(shape), np.uint8)
-        return self._pieces[0][: math.prod(shape)].reshape(shape)
-
-    def keep(self) -> None:
-        """What `rows` gave last is to be written: it holds until `keep` has been called once more."""
-        self._pieces.append(self._pieces.pop(0))
+    def is_vain(self, problems: Sequence[Problem]) -> bool:
+        """There are none."""
+        return False
 
 
 class _Vanished(Problem):
@@ -280,16 +196,17 @@ def _require_all_there(vanished: Sequence[Problem]) -> None:
         raise InputError("pictures of the data set", expected=expected, found=list_problems(vanished), remedy=remedy)
 
 
-def _unreadable_fields(problems: Sequence[tuple[int, Problem]]) -> dict[str, str]:
-    return {"unreadable": json.dumps([[place, problem.what] for place, problem in problems])} if problems else {}
+def worker_count() -> int:
+    """Threads that decode and draw; OpenCV, hashes and the disk let several run at once."""
+    return max(2, min(os.cpu_count() or 2, MOST_WORKERS))
 
 
 @contextmanager
-def workers(name: str) -> Iterator[Callable[[Callable[[int], T], Sequence[int]], Iterator[T]]]:
-    """Threads that do a job for each of some rows, in their order; OpenCV, hashes and the disk let several run at once."""
-    with ThreadPoolExecutor(max(2, min(os.cpu_count() or 2, MOST_WORKERS)), thread_name_prefix=f"graft-{name}") as pool:
+def workers(name: str) -> Iterator[ThreadPoolExecutor]:
+    """As many threads; what has not begun by the end is not begun."""
+    with ThreadPoolExecutor(worker_count(), thread_name_prefix=f"graft-{name}") as pool:
         try:
-            yield lambda job, rows: pool.map(job, rows)
+            yield pool
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -39,7 +39,7 @@ ENCODED_FOLDER = "encoded"
 
 @dataclass(frozen=True)
 class Encoded:
-    """Latents, text embeddings, pictures and hints on disk under one key."""
+    """Latents, text embeddings and hints on disk under one key, and pictures where hints are drawn of them anew."""
 
     folder: Path
     key: str
@@ -117,8 +117,12 @@ class Encoded:
         """The embedding of the empty caption: tokens [L, W] and pooled [V]."""
         return self.parts["empty text"].read("tokens", 0), self.parts["empty text"].read("pooled", 0)
 
+    def colours(self, samples: Sequence[EncodedSample]) -> Tensor:
+        """The mean colour of what each cell of the latents stands for: uint8 RGB [B, H/8, W/8, 3]."""
+        return self.parts["colours"].stack("colours", [sample.row for sample in samples])
+
     def pictures(self, samples: Sequence[EncodedSample]) -> Tensor:
-        """uint8 RGB [B, H, W, 3], scaled and cropped."""
+        """uint8 RGB [B, H, W, 3], scaled and cropped; only where hints are drawn of them anew (encode_outputs.py)."""
         return self.parts["pictures"].stack("pictures", [sample.row for sample in samples])
 
     def edges(self, samples: Sequence[EncodedSample], seed: int, epochs: Sequence[int]) -> Tensor:

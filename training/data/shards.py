@@ -57,10 +57,10 @@ def vanished(path: Path, error: OSError) -> InputError:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One file to be: its name, and which rows of the whole it will hold."""
+    """Files to be: which rows of the whole they will hold, all of one size, and of which kinds they are."""
 
-    name: str
     rows: tuple[int, ...]
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True)

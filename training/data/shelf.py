@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,21 @@ LEFTOVER_AGE_S = 24 * 3600
 SHARD_ENDING = ".safetensors"
 Make: TypeAlias = "Callable[[ShardPlan, Report], Shard | None]"
 """Gives one shard, or None if it cannot be had, which the maker has noted; reports the number of its rows that are done."""
+MakeTogether: TypeAlias = "Callable[[Sequence[ShardPlan], Report], Generator[Mapping[str, Shard] | None, None, None]]"
+"""Gives for each plan in turn a shard of each of its kinds, or None as above; reports rows of the plan that is being made."""
 _SETUP_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of rows, and what each is known by."""
+
+    name: str
+    """The beginning of its files' names."""
+    contents: Sequence[KeyPart]
+    """What each row is made of. Equal contents are made once."""
+    setup: tuple[KeyPart, ...] = ()
+    """Everything else that the rows depend on."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +61,8 @@ class Shelf:
         """Rows of one kind; those that are missing are made, and finished shards stay if this is interrupted.
 
         Args:
-            kind: beginning of the files' names.
-            contents: what each row is made of; with `setup` this is what it is known by. Equal contents are made once.
+            kind: the kind's name.
+            contents: what each row is made of.
             rows_per_shard: rows in a file, at most.
             make: gives one shard.
             unit: name of one row, for the progress bar.
@@ -58,47 +72,81 @@ class Shelf:
         Raises:
             InputError: the disk is full or cannot be written; nothing half-written is left.
         """
-        keys = _row_keys(kind, contents, setup)
+
+        def each(plans: Sequence[ShardPlan], report: Report) -> Generator[Mapping[str, Shard] | None, None, None]:
+            for plan in plans:
+                shard = make(plan, report)
+                yield None if shard is None else {kind: shard}
+
+        return self.together([Kind(kind, contents, setup)], rows_per_shard, each, unit, groups)[kind]
+
+    def together(
+        self, kinds: Sequence[Kind], rows_per_shard: int, make: MakeTogether, unit: str, groups: Sequence[Hashable] | None = None
+    ) -> dict[str, Rows]:
+        """Rows of several kinds that are made of the same things at once, by the kinds' names; of each row only those kinds that are missing.
+
+        Args and Raises: as `rows`; all kinds have as many rows.
+        """
+        searches = {kind.name: _Search(self.folder, kind) for kind in kinds}
         while True:
-            search = _Search(self.folder, f"{kind}-{content_key(kind, *setup)[:_SETUP_DIGITS]}-", keys)
-            search.find()
-            if groups is None:
-                search.adopt(kind, contents, rows_per_shard, setup)
-            plans = search.plans(rows_per_shard, groups)
-            protect(self.folder, [*search.names, *(plan.name for plan in plans)])
-            if search.is_there():  # another process's clean-up may have come before the protection
+            for search in searches.values():
+                search.find()
+            plans = _plans(searches, rows_per_shard, groups)
+            protect(self.folder, [name for search in searches.values() for name in search.names] + _names(plans, searches))
+            if all(search.is_there() for search in searches.values()):  # another process's clean-up may have come before the protection
                 break
         if plans:
-            self._make_all(plans, search, make, unit)
-        return search.rows(rows_per_shard)
+            self._make_all(plans, searches, make, unit)
+        return {name: search.rows(rows_per_shard) for name, search in searches.items()}
 
-    def _make_all(self, plans: Sequence[ShardPlan], search: _Search, make: Make, unit: str) -> None:
+    def _make_all(self, plans: Sequence[ShardPlan], searches: Mapping[str, _Search], make: MakeTogether, unit: str) -> None:
         rows_left = sum(len(plan.rows) for plan in plans)
         self.progress.start(rows_left, unit)
         counter = _Counter(self.progress)
         try:
-            with _writer() as write:
-                for plan in plans:
-                    shard = make(plan, counter.report)
-                    if shard is not None:
-                        write(partial(self._write, plan, shard, search, rows_left))
+            with _writer() as write, closing(make(plans, counter.report)) as made:
+                for plan, shards in zip(plans, made, strict=True):
+                    if shards is not None:
+                        write(partial(self._write, plan, shards, searches, rows_left))
                     counter.finish_shard(len(plan.rows))
                     rows_left -= len(plan.rows)
         finally:
             self.progress.finish()
 
-    def _write(self, plan: ShardPlan, shard: Shard, search: _Search, rows_left: int) -> None:
-        tensors, metadata = shard
-        path, keys = self.folder / plan.name, [search.keys[row] for row in plan.rows]
-        if not is_whole(path):
-            shard_bytes = sum(tensor.nbytes for tensor in tensors.values())
-            require_free_space(self.folder, shard_bytes // len(plan.rows) * rows_left, "folder for encoded data")
-            try:
-                write_safetensors(path, with_checksums(tensors, keys), metadata)
-            except (InputError, OSError):  # on Windows a file that another process has just put there and reads cannot be replaced
-                if not is_whole(path):
-                    raise
-        search.add(plan.name, keys)
+    def _write(self, plan: ShardPlan, shards: Mapping[str, Shard], searches: Mapping[str, _Search], rows_left: int) -> None:
+        bytes_now = sum(tensor.nbytes for tensors, _ in shards.values() for tensor in tensors.values())
+        require_free_space(self.folder, bytes_now // len(plan.rows) * rows_left, "folder for encoded data")
+        for kind, (tensors, metadata) in shards.items():
+            search = searches[kind]
+            name, keys = search.name(plan.rows), [search.keys[row] for row in plan.rows]
+            path = self.folder / name
+            if not is_whole(path):
+                try:
+                    write_safetensors(path, with_checksums(tensors, keys), metadata)
+                except (InputError, OSError):  # on Windows a file that another process has just put there and reads cannot be replaced
+                    if not is_whole(path):
+                        raise
+            search.add(name, keys)
+
+
+def _plans(searches: Mapping[str, _Search], rows_per_shard: int, groups: Sequence[Hashable] | None) -> list[ShardPlan]:
+    """Files for what is missing, in the order of the rows: those of one group, of which the same kinds are missing, together."""
+    missing: dict[int, list[str]] = {}
+    for kind, search in searches.items():
+        for row in search.missing():
+            missing.setdefault(row, []).append(kind)
+    alike: dict[Hashable, list[int]] = {}
+    for row in sorted(missing):
+        alike.setdefault((groups[row] if groups else None, tuple(missing[row])), []).append(row)
+    return [
+        ShardPlan(tuple(rows[first : first + rows_per_shard]), tuple(missing[rows[0]]))
+        for rows in alike.values()
+        for first in range(0, len(rows), rows_per_shard)
+    ]
+
+
+def _names(plans: Sequence[ShardPlan], searches: Mapping[str, _Search]) -> list[str]:
+    return [searches[kind].name(plan.rows) for plan in plans for kind in plan.kinds]
 
 
 class _Search:
@@ -106,27 +154,32 @@ class _Search:
 
     Args:
         folder: where to look.
-        beginning: of the names of the files that may hold them.
-        keys: of the wanted rows.
+        kind: of the rows.
     """
 
-    def __init__(self, folder: Path, beginning: str, keys: list[bytes]) -> None:
-        self._folder, self._beginning, self.keys = folder, beginning, keys
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        self._folder, self.keys = folder, _row_keys(kind)
+        self._beginning = f"{kind.name}-{content_key(kind.name, *kind.setup)[:_SETUP_DIGITS]}-"
         self._wanted: dict[bytes, list[int]] = {}
-        for row, key in enumerate(keys):
+        for row, key in enumerate(self.keys):
             self._wanted.setdefault(key, []).append(row)
-        self.names: list[str] = []
-        """Of the files that hold any of the rows."""
-        self._file = np.full(len(keys), -1, np.int32)
-        self._place = np.zeros(len(keys), np.int32)
 
     def find(self) -> None:
+        """Looks at the files that are there."""
+        self.names: list[str] = []
+        """Of the files that hold any of the rows."""
+        self._file = np.full(len(self.keys), -1, np.int32)
+        self._place = np.zeros(len(self.keys), np.int32)
         for path in sorted(self._folder.glob(f"{self._beginning}*.safetensors")):
             self.add(path.name, keys_in(path) or ())
 
     def is_there(self) -> bool:
         """Whether all files in which rows were found still are."""
         return all((self._folder / name).is_file() for name in self.names)
+
+    def missing(self) -> list[int]:
+        """The first row of each key that no file holds."""
+        return [rows[0] for rows in self._wanted.values() if self._file[rows[0]] < 0]
 
     def add(self, name: str, keys: Sequence[bytes]) -> None:
         """A file with rows of these keys; rows that are known already stay where they were found."""
@@ -137,36 +190,14 @@ class _Search:
             if rows and number == len(self.names):
                 self.names.append(name)
 
-    def adopt(self, kind: str, contents: Sequence[KeyPart], rows_per_shard: int, setup: Sequence[KeyPart]) -> None:
-        """Files from before rows had keys, which were named by all that they hold."""
-        if not next(self._folder.glob(f"{kind}-{'[0-9a-f]' * 40}.safetensors"), None):
-            return
-        for first in range(0, len(contents), rows_per_shard):
-            part = list(contents[first : first + rows_per_shard])
-            name = f"{kind}-{content_key(kind, part, *setup)[:40]}.safetensors"
-            if is_whole(self._folder / name):
-                self.add(name, self.keys[first : first + len(part)])
-
-    def plans(self, rows_per_shard: int, groups: Sequence[Hashable] | None) -> list[ShardPlan]:
-        """Files for the rows that are missing: one row for each key, in the order of the rows, rows of one group together."""
-        by_group: dict[Hashable, list[int]] = {}
-        for rows in self._wanted.values():
-            if self._file[rows[0]] < 0:
-                by_group.setdefault(groups[rows[0]] if groups else None, []).append(rows[0])
-        parts = [
-            tuple(missing[first : first + rows_per_shard])
-            for missing in by_group.values()
-            for first in range(0, len(missing), rows_per_shard)
-        ]
-        return [ShardPlan(self._name([self.keys[row] for row in part]), part) for part in parts]
-
     def rows(self, rows_per_shard: int) -> Rows:
         """The handle; rows that could not be made are absent, which the maker has noted."""
         stride = max(rows_per_shard, int(self._place.max(initial=0)) + 1)
         return Rows(self._folder, tuple(self.names), stride, self._file * np.int32(stride) + self._place)
 
-    def _name(self, keys: Sequence[bytes]) -> str:
-        return f"{self._beginning}{hashlib.sha256(b''.join(keys)).hexdigest()[:28]}.safetensors"
+    def name(self, rows: Sequence[int]) -> str:
+        """Of the file that holds exactly these rows."""
+        return f"{self._beginning}{hashlib.sha256(b''.join(self.keys[row] for row in rows)).hexdigest()[:28]}.safetensors"
 
 
 @dataclass
@@ -215,10 +246,10 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink()
 
 
-def _row_keys(kind: str, contents: Sequence[KeyPart], setup: Sequence[KeyPart]) -> list[bytes]:
-    beginning = hashlib.sha256(json.dumps([kind, *setup], allow_nan=False).encode("ascii"))
+def _row_keys(kind: Kind) -> list[bytes]:
+    beginning = hashlib.sha256(json.dumps([kind.name, *kind.setup], allow_nan=False).encode("ascii"))
     keys = []
-    for content in contents:
+    for content in kind.contents:
         digest = beginning.copy()
         digest.update(json.dumps(content, allow_nan=False).encode("ascii"))
         keys.append(digest.digest()[:KEY_BYTES])

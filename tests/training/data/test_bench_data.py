@@ -89,9 +89,9 @@ def test_processor_time_is_of_the_work_and_of_the_processes_it_starts() -> None:
 
 
 def test_the_default_sets_fit_beside_what_they_are_encoded_to() -> None:
-    """By hand, bytes for each pixel: 0.7 in its file, 3 decoded, 1 of latents (16 channels of 4 bytes for 64 pixels), 1/8 of edges."""
+    """By hand, bytes for each pixel: 0.7 in its file, 1 of latents (16 channels of 4 bytes for 64 pixels), 3/64 of colours, 1/8 of edges."""
     needed = bench_data.BenchSets().needed_bytes()
-    assert 4.825 * 1024**2 * 6000 < needed < 34e9
+    assert 1.872 * 1024**2 * 6000 < needed < 15e9
 
 
 @pytest.mark.parametrize("options", [{"pictures": 39}, {"small": 3}, {"size_px": 100}, {"small_px": 16}])

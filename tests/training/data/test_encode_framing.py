@@ -15,6 +15,7 @@ import pytest
 import torch
 from graft.training.data.batches import Batches, held_out_batches, load_batch
 from graft.training.data.buckets import Buckets
+from graft.training.data.canny import CannyRecipe
 from graft.training.data.dataset import Sample
 from graft.training.data.encode import encode_dataset
 from graft.training.data.folder import ImageFolder
@@ -91,9 +92,9 @@ def every_view(encoded: Any) -> torch.Tensor:
     return encoded.pictures([dataclasses.replace(sample, row=sample.row + view) for sample in encoded.train for view in range(encoded.views)])
 
 
-def test_crops_are_encoded_ahead_and_drawn_by_seed_sample_and_epoch(mixed: Path, encoders: Any, tmp_path: Path) -> None:
+def test_crops_are_encoded_ahead_and_drawn_by_seed_sample_and_epoch(mixed: Path, encoders: Any, tmp_path: Path, ranged: CannyRecipe) -> None:
     framing = Framing(cropped_views=2)
-    dataset = ImageFolder(mixed, resolution_px=32, framing=framing)
+    dataset = ImageFolder(mixed, resolution_px=32, framing=framing, hint=ranged)
     encoded = encoders.encode(dataset, tmp_path / "encoded")
     assert encoded.views == 3 and encoders.pictures == len({row.numpy().tobytes() for row in every_view(encoded)}) > 14 * 2  # some crops are the same
     sample = encoded.train[1]  # 96 x 36: the square is 36 wide and has 60 pixels of room
@@ -105,7 +106,7 @@ def test_crops_are_encoded_ahead_and_drawn_by_seed_sample_and_epoch(mixed: Path,
         drawn[view] += 1
         cut = framing.cut(whole, (96, 36), 32, framing.view(view, sample.digest))
         assert np.array_equal(encoded.pictures([seen])[0].numpy(), cut)
-        assert np.array_equal(encoded.edges([seen], 7, [epoch])[0].numpy(), cv2.Canny(cut, 100, 200))
+        assert np.array_equal(encoded.edges([seen], 7, [epoch])[0].numpy(), cv2.Canny(cut, *ranged.thresholds(7, sample.digest, epoch)))
         assert encoded.seen(1, 7, epoch) == seen
     assert set(drawn) == {0, 1, 2} and min(drawn.values()) >= 10
     assert [encoded.seen(1, 8, epoch).row for epoch in range(60)] != [encoded.seen(1, 7, epoch).row for epoch in range(60)]
@@ -113,14 +114,16 @@ def test_crops_are_encoded_ahead_and_drawn_by_seed_sample_and_epoch(mixed: Path,
 
 def test_mirrored_views_are_encoded_beside_the_plain_ones_which_stay(mixed: Path, encoders: Any, tmp_path: Path) -> None:
     plain = encoders.encode(ImageFolder(mixed, resolution_px=32), tmp_path / "encoded")
-    flipped = encoders.encode(ImageFolder(mixed, resolution_px=32, framing=Framing(flip=True)), tmp_path / "encoded")
+    dataset = ImageFolder(mixed, resolution_px=32, framing=Framing(flip=True))
+    flipped = encoders.encode(dataset, tmp_path / "encoded")
     assert encoders.pictures == 28 and flipped.key != plain.key and flipped.views == 2
     sample = flipped.train[3]
     mirrored = dataclasses.replace(sample, row=sample.row + 1)
-    assert torch.equal(flipped.pictures([mirrored])[0], flipped.pictures([sample])[0].flip(1))
+    assert torch.equal(flipped.colours([mirrored])[0], flipped.colours([sample])[0].flip(1))
     assert torch.allclose(flipped.latents([mirrored])[0], flipped.latents([sample])[0].flip(-1), atol=1e-6)  # averages mirror
-    assert torch.equal(flipped.pictures([sample]), plain.pictures([plain.train[3]]))
-    edges = cv2.Canny(flipped.pictures([mirrored])[0].numpy(), 100, 200)
+    assert torch.equal(flipped.latents([sample]), plain.latents([plain.train[3]]))
+    seen = dataset.framing.cut(np.ascontiguousarray(cv2.imread(str(mixed / sample.name))[..., ::-1]), (40, 32), 32)
+    edges = cv2.Canny(np.ascontiguousarray(seen[:, ::-1]), 100, 200)
     assert np.array_equal(flipped.hints([mirrored], 0, [0])[0, 0].numpy() > 0, edges > 0)
     views = Counter(flipped.seen(3, 7, epoch).row - sample.row for epoch in range(60))
     assert set(views) == {0, 1} and min(views.values()) > 15
@@ -226,7 +229,7 @@ def test_latents_that_kohyas_trainers_cached_are_taken_as_they_are(mixed: Path, 
 
 def test_cached_latents_of_another_autoencoder_are_named(mixed: Path, encoders: Any, tmp_path: Path) -> None:
     kohya_cache(mixed / "00.png", (40, 32), np.ones((16, 4, 4), np.float32))
-    with pytest.raises(InputError, match="expected latents of 4 channels, as the VAE gives; found 16 in cached ones"):
+    with pytest.raises(InputError, match="expected cached latents with as many channels as the VAE gives; found 4 and 16"):
         encoders.encode(ImageFolder(mixed, resolution_px=32), tmp_path / "encoded", kohya_latents=True)
 
 

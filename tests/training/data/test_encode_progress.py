@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graft.training.data.encode_latents import PixelBuffers
-from graft.training.data.encode_pictures import ShardBuffers
+from graft.training.data.encode_pass import to_pixels
 from graft.training.data.folder import ImageFolder
 from graft.training.data.sources.scan import look_at
 
@@ -25,28 +23,11 @@ def dataset(make_folder: MakeFolder) -> ImageFolder:
     return ImageFolder(make_folder(11), resolution_px=RESOLUTION_PX, held_out=3)
 
 
-def test_pixels_are_the_pictures_and_stay_while_the_next_are_read() -> None:
-    buffers, random = PixelBuffers(), np.random.default_rng(0)
-    pictures = [torch.from_numpy(random.integers(0, 256, (count, 24, 16, 3), np.uint8)) for count in (3, 2, 4, 3)]
-    filled = [buffers.filled(pictures[0])]
-    for before, now in itertools.pairwise(pictures):
-        filled.append(buffers.filled(now))
-        for pixels, shown in ((filled[-2], before), (filled[-1], now)):
-            assert torch.equal(pixels, shown.permute(0, 3, 1, 2).float() / 255)
-
-
-def test_a_shard_that_is_being_written_is_not_written_over() -> None:
-    buffers = ShardBuffers()
-    first = buffers.rows(2, 3)
-    first[:] = 1
-    buffers.keep()
-    for value in (7, 8):  # given up, both of them: nothing of the first may change
-        buffers.rows(2, 3)[:] = value
-    second = buffers.rows(4, 3)
-    second[:] = 2
-    assert (first == 1).all() and (second == 2).all()
-    buffers.keep()
-    assert (second == 2).all() and buffers.rows(1, 3).base is first.base
+def test_pixels_are_the_picture_in_memory_that_was_there() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
+    pixels = np.full((2, 3, 24, 16), 7.0, np.float32)
+    to_pixels(picture, pixels[1])
+    assert torch.equal(torch.from_numpy(pixels[1]), torch.from_numpy(picture).permute(2, 0, 1).float() / 255) and (pixels[0] == 7).all()
 
 
 def test_cancelling_through_the_progress_interface(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
@@ -61,13 +42,13 @@ def test_cancelling_through_the_progress_interface(dataset: ImageFolder, encoder
 
         def check_interrupt(self) -> None:
             self.calls += 1
-            if self.calls > 7:  # one of them after the scan
+            if self.calls > 2:  # one of them after the scan
                 raise KeyboardInterrupt
 
     listener = Cancels()
     with pytest.raises(KeyboardInterrupt):
         encoders.encode(dataset, tmp_path / "encoded", progress=listener)
-    assert listener.finished and len(list((tmp_path / "encoded").glob("*.safetensors"))) == 1
+    assert listener.finished and len(list((tmp_path / "encoded").glob("*.safetensors"))) == 3  # colours, latents and edges of one shard
 
 
 def test_a_scan_is_shown_can_be_cancelled_and_is_not_begun_again(make_folder: MakeFolder, encoders: Any, tmp_path: Path, monkeypatch: Any) -> None:
@@ -121,5 +102,5 @@ def test_progress_counts_every_row_of_every_part(dataset: ImageFolder, encoders:
 
     listener = Listens()
     encoders.encode(dataset, tmp_path / "encoded", progress=listener)
-    assert [part[:2] for part in listener.parts] == [["picture", 11], ["picture", 11], ["latent", 11], ["hint", 11], ["caption", 1], ["caption", 11]]
+    assert [part[:2] for part in listener.parts] == [["picture", 11], ["picture", 11], ["caption", 1], ["caption", 11]]
     assert all(total == done for _, total, done in listener.parts)

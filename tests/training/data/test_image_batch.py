@@ -49,7 +49,7 @@ def test_a_batch_is_encoded_as_a_folder_of_its_pictures(make_folder: MakeFolder,
     from_files = encoders.encode(ImageFolder(folder, SIDE_PX, CannyRecipe(), 0), tmp_path / "a")
     from_graph = encoders.encode(store(as_images(folder), tmp_path / "b", held_out=0), tmp_path / "b")
     ours, theirs = (
-        [encoded.latents(encoded.train), encoded.pictures(encoded.train), *encoded.text(encoded.train), *encoded.empty_text()]
+        [encoded.latents(encoded.train), encoded.colours(encoded.train), *encoded.text(encoded.train), *encoded.empty_text()]
         for encoded in (from_graph, from_files)
     )
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
@@ -87,10 +87,11 @@ def test_given_hints_are_scaled_and_cropped_with_their_picture(encoders: Any, tm
     rows, columns = torch.meshgrid(torch.linspace(0, 1, 128), torch.linspace(0, 1, 192), indexing="ij")
     ramps = torch.stack([torch.stack([rows, columns * (1 - shade), rows * columns], dim=-1) for shade in (0.0, 0.5)])
     small = torch.from_numpy(np.stack([cv2.resize(ramp.numpy(), (96, 64), interpolation=cv2.INTER_AREA) for ramp in ramps]))
-    encoded = encoders.encode(store(ramps, tmp_path, captions=["a"], hints=[small], held_out=0), tmp_path)
+    stored = store(ramps, tmp_path, captions=["a"], hints=[small], held_out=0)
+    encoded = encoders.encode(stored, tmp_path)
     hints = encoded.hints(encoded.train, 0, [0, 0])
     assert hints.shape == (2, 3, SIDE_PX, SIDE_PX) and hints.min() < -0.95
-    pictures = encoded.pictures(encoded.train).permute(0, 3, 1, 2).float() / 255
+    pictures = torch.from_numpy(np.stack([stored.read(sample) for sample in stored.scan()])).permute(0, 3, 1, 2).float() / 255
     assert (hints - (pictures * 2 - 1)).abs().max() < 0.02
     assert encoded.recipe == GivenHints() and encoded.recipe.describe() == "given as pictures"
     assert torch.equal(load_batch(encoded, [(1, 7), (0, 3)], seed=5).hint, hints.flip(0))
@@ -116,8 +117,9 @@ def test_other_hints_encode_hints_alone(images: Tensor, encoders: Any, tmp_path:
 
 
 def test_edges_to_measure_by_are_those_of_the_pictures(images: Tensor, encoders: Any, tmp_path: Path) -> None:
-    encoded = encoders.encode(store(images, tmp_path, hints=[images]), tmp_path)
-    picture = encoded.pictures(encoded.held_out)[1].numpy()
+    stored = store(images, tmp_path, hints=[images])
+    encoded = encoders.encode(stored, tmp_path)
+    picture = next(stored.read(sample) for sample in stored.scan() if sample.digest == encoded.held_out[1].digest)
     assert np.array_equal(encoded.edges(encoded.held_out, 0, [0, 0])[1].numpy(), cv2.Canny(picture, 100, 200))
 
 

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 import torch
 from graft.training.data.folder import ImageFolder
-from graft.training.data.keys import content_key
 from graft.training.data.shards import _HEADERS_KEPT, DamagedShardError, Rows, Shard, ShardPlan, keys_in
-from graft.training.data.shelf import Shelf
+from graft.training.data.shelf import Kind, Shelf
 from graft.training.errors import InputError
-from graft.training.files.write import write_safetensors
 from graft.training.progress import NO_PROGRESS
 
 MakeFolder = Callable[..., Path]
@@ -56,16 +54,6 @@ def test_rows_of_one_file_are_of_one_group(tmp_path: Path) -> None:
     numbers = Numbers(tmp_path)
     assert values(numbers.rows([1, 2, 3, 4, 5, 6], groups=[0, 1, 0, 1, 0, 0])) == [1, 2, 3, 4, 5, 6]
     assert numbers.made == [[1, 3, 5, 6], [2, 4]]
-
-
-def test_files_from_before_rows_had_keys_are_found(tmp_path: Path) -> None:
-    """As the version before wrote them: consecutive rows, the name a hash of them all."""
-    for part in ([1, 2, 3, 4], [5, 6]):
-        name = f"numbers-{content_key('numbers', part, 'setup')[:40]}.safetensors"
-        write_safetensors(tmp_path / name, {"numbers": torch.tensor([[float(number)] * 3 for number in part])})
-    numbers = Numbers(tmp_path)
-    assert values(numbers.rows([1, 2, 3, 4, 5, 6])) == [1, 2, 3, 4, 5, 6] and numbers.made == []
-    assert values(numbers.rows([1, 2, 3, 4, 6])) == [1, 2, 3, 4, 6] and numbers.made == [[6]]
 
 
 def test_a_flipped_bit_is_noticed_and_its_file_removed_and_made_again(tmp_path: Path) -> None:
@@ -133,23 +121,32 @@ def test_a_changed_or_added_picture_is_encoded_alone(
     assert torch.equal(encoded.text(list(encoded.train))[0], fresh.text(list(fresh.train))[0])
 
 
-def test_a_damaged_picture_shard_is_made_again_when_latents_are_made_of_it(
-    make_folder: MakeFolder, encoders: Any, tmp_path: Path, small_shards: int
-) -> None:
-    dataset = ImageFolder(make_folder(6), resolution_px=32)
-    first = encoders.encode(dataset, tmp_path / "encoded")
-    path = sorted((tmp_path / "encoded").glob("pictures-*"))[0]
-    damage(path)
-    for latents in (tmp_path / "encoded").glob("latents-*"):
-        latents.unlink()
-    second = encoders.encode(dataset, tmp_path / "encoded")
-    assert torch.equal(first.pictures(list(second.train)), second.pictures(list(second.train))) and path.exists()
+def test_what_is_made_together_is_found_and_made_again_apart(tmp_path: Path) -> None:
+    asked: list[tuple[tuple[int, ...], tuple[str, ...]]] = []
+
+    def make(plans: Any, report: Callable[[int], None]) -> Any:
+        for plan in plans:
+            asked.append((plan.rows, plan.kinds))
+            report(len(plan.rows))
+            yield {kind: ({"numbers": torch.tensor([[float(row)] * 3 for row in plan.rows])}, {"of": kind}) for kind in plan.kinds}
+
+    def rows(*setups: str, count: int = 5) -> dict[str, Rows]:
+        kinds = [Kind(name, list(range(count)), (setup,)) for name, setup in zip(("squares", "roots"), setups, strict=True)]
+        return Shelf(tmp_path, NO_PROGRESS).together(kinds, 4, make, "number")
+
+    first = rows("a", "a")
+    assert asked == [((0, 1, 2, 3), ("squares", "roots")), ((4,), ("squares", "roots"))] and [*map(values, first.values())] == [[0, 1, 2, 3, 4]] * 2
+    asked.clear()
+    assert {*rows("a", "b")["squares"].names} == {*first["squares"].names} and asked == [((0, 1, 2, 3), ("roots",)), ((4,), ("roots",))]
+    asked.clear()
+    (tmp_path / first["squares"].names[1]).unlink()
+    assert values(rows("a", "a", count=6)["squares"]) == [0, 1, 2, 3, 4, 5] and asked == [((4,), ("squares",)), ((5,), ("squares", "roots"))]
 
 
 def test_verifying_reads_everything_and_finds_damage(make_folder: MakeFolder, encoders: Any, tmp_path: Path) -> None:
     dataset = ImageFolder(make_folder(5), resolution_px=32)
     encoded = encoders.encode(dataset, tmp_path / "encoded")
-    assert encoded.verify() == 5 + 5 + 5 + 1 + 5  # pictures, latents, edges, the empty text, texts
+    assert encoded.verify() == 5 + 5 + 5 + 1 + 5  # colours, latents, edges, the empty text, texts
     damage(next((tmp_path / "encoded").glob("text-*")))
     with pytest.raises(DamagedShardError):
         encoded.verify()

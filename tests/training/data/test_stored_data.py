@@ -181,13 +181,13 @@ def test_trainings_and_encoded_data_share_the_limit_and_data_that_can_be_made_ag
 def test_no_training_goes_to_make_room_for_data_in_use(sets: dict[str, Encoded], stores: Stores, encoders: Any) -> None:
     encoders.encode(ImageFolder(stores.data.folder.parents[1] / "new", resolution_px=32), stores.data.folder)
     for name, used_at in (("older", 10.0), ("newer", 20.0)):
-        add_run(stores, name, 5000, used_at)
+        add_run(stores, name, 2500, used_at)
     in_use = next(entry for entry in stores.data.stored() if entry.in_use)
-    assert in_use.size_bytes > 11_000, "the data alone take more than the limit"
-    clean_up(stores, 11_000)
+    assert in_use.size_bytes > 5_500, "the data alone take more than the limit"
+    clean_up(stores, 5_500)
     assert names(stores) == [in_use.name] and sorted(run.name for run in stored_runs(stores.runs)) == ["newer", "older"]
-    assert "trainings that fit without the data" in describe_store(stores.runs.folder, stores.data.folder.parent, 11_000)
-    assert [entry.name for entry in clean_up(stores, 6_000)] == ["older"], "trainings alone take more"
+    assert "trainings that fit without the data" in describe_store(stores.runs.folder, stores.data.folder.parent, 5_500)
+    assert [entry.name for entry in clean_up(stores, 3_000)] == ["older"], "trainings alone take more"
 
 
 def test_the_list_names_data_sets_and_what_is_in_use(sets: dict[str, Encoded], stores: Stores, encoders: Any) -> None:
