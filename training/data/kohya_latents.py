@@ -24,7 +24,7 @@ from .dataset import Sample
 from .framing import PLAIN, Framing
 from .keys import KeyPart
 
-_SUFFIX = "_flux.npz"
+LATENTS_ENDING = "_flux.npz"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def kohya_file(sample: Sample) -> Path | None:
     if path is None:
         return None
     width, height = sample.size_px
-    return Path(f"{os.path.splitext(path)[0]}_{width:04d}x{height:04d}{_SUFFIX}")
+    return Path(f"{os.path.splitext(path)[0]}_{width:04d}x{height:04d}{LATENTS_ENDING}")
 
 
 def read_kohya_latents(path: Path, size_px: Size, mirrored: bool = False) -> Tensor | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ..dataset import Problem
+from ..kohya_latents import LATENTS_ENDING
 from .listing import Listing, list_folder, stamp_files
 from .place import FilePlace
 from .record import Entry, Record
@@ -53,7 +54,7 @@ class FolderTree:
 
     def stamp(self) -> str:
         listings = (listing for listing in list_folder(self.path, self.subject, self.nested) if isinstance(listing, Listing))
-        files = stamp_files(listing.path(name) for listing in listings for name in listing.names if _ending(name) in _KNOWN_ENDINGS)
+        files = stamp_files(listing.path(name) for listing in listings for name in listing.names if _is_looked_at(name))
         return files and f"{_LISTING_VERSION} {files}"
 
     def lone_captions(self) -> Iterator[str]:
@@ -100,6 +101,11 @@ class FolderTree:
 
 _OWNERS_PICTURES = frozenset((*PICTURE_ENDINGS, *UNREAD_ENDINGS))
 _KNOWN_ENDINGS = _OWNERS_PICTURES.union(CAPTION_ENDINGS)
+
+
+def _is_looked_at(name: str) -> bool:
+    """Whether anything may change with this file: latents that other trainers have cached are taken where they are wanted (encode.py)."""
+    return _ending(name) in _KNOWN_ENDINGS or name.endswith(LATENTS_ENDING)
 
 
 def caption_files(listing: Listing, endings: Sequence[str] = CAPTION_ENDINGS) -> dict[str, str]:
