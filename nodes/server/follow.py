@@ -209,10 +209,12 @@ def _require_success(graph: Graph, entry: Mapping[str, Any]) -> None:
         return
     events = dict(status.get("messages", ()))
     if "execution_error" in events:
+        from ...training.data.shards import DamagedShardError  # not before it is needed: it imports torch
+
         error = events["execution_error"]
         kind, text = str(error.get("exception_type", "")).rpartition(".")[2], str(error.get("exception_message", "")).strip()
         node = name_of(graph, error.get("node_id"))
-        if kind == InputError.__name__:
+        if kind in (InputError.__name__, DamagedShardError.__name__):
             raise RemoteInputError(node, text)
         raise RemoteError(f"{node} failed on the server: {text} ({kind})")
     node = name_of(graph, events.get("execution_interrupted", {}).get("node_id"))

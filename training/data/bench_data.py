@@ -74,7 +74,7 @@ class BenchSets:
         One set lies there at a time.
         """
         large, small = self.size_px**2 * self.pictures, self.small_px**2 * self.small
-        return 2 * max(large, small + SMALL_FILE_BYTES // 2 * self.small) + 2**30
+        return max(2 * large, 2 * small + SMALL_FILE_BYTES * self.small) + 2**30
 
 
 def run_data_bench(

@@ -37,7 +37,9 @@ from .shelf import Shelf, remove_leftovers
 __all__ = ["FLUX_LATENT_SPACE", "Encoded", "HintForm", "ImageEncoder", "LatentSpace", "TextEncoder", "encode_dataset"]
 
 HINT_VARIANTS_LIMIT = 64
-# Part of every index's key: raise it when the index of the same parts would look different.
+# Part of every data set's key, and so of every training's: raise it when training would see something else of the same data.
+_DATA_VERSION = 1
+# What an index is found by: raise it when the index of the same data would look different.
 _INDEX_VERSION = 2
 
 logger = logging.getLogger(__name__)
@@ -112,10 +114,10 @@ class _Work:
 
     @property
     def setup(self) -> list[KeyPart]:
-        """What the index depends on beside the data."""
+        """What training sees beside the data."""
         kohya: list[KeyPart] = ["kohya"] if self.kohya_latents else []
         identities = (self.image_identity, self.text_identity)
-        return [_INDEX_VERSION, *identities, self.space.shift, self.space.scale, self.hint_form, self.variants, *kohya]
+        return [_DATA_VERSION, *identities, self.space.shift, self.space.scale, self.hint_form, self.variants, *kohya]
 
     def remembered(self) -> Encoded | None:
         """What an earlier call has made of the same files, if none has changed since; nothing but names, sizes and times is looked at."""
@@ -133,9 +135,9 @@ class _Work:
         self.dataset.refuse_or_skip(problems)
         found = FoundLatents(samples, self.dataset.framing, self.dataset.resolution_px) if self.kohya_latents else NO_FOUND_LATENTS
         key = content_key("encoded", self.dataset.key(scanned), *self.setup, *found.key())
-        encoded = load_index(self.shelf.folder, key) or self._made(key, samples, problems, found)
+        encoded = load_index(self.shelf.folder, _index_key(key)) or self._made(key, samples, problems, found)
         if stamp and not self.kohya_latents:
-            self._write_note(stamp, key)
+            write_bytes(self._note(stamp), json.dumps({"index": _index_key(key)}).encode("ascii"))
         return encoded
 
     def _made(self, key: str, samples: Sequence[Sample], problems: Sequence[Problem], found: FoundLatents) -> Encoded:
@@ -144,13 +146,14 @@ class _Work:
         autoencoder = Autoencoder(self.encode_images, self.image_identity, self.space)
         captions = sorted({text for sample in samples for text in texts_of(sample)})
         with torch.no_grad():
-            parts = pictures.mask_parts()  # first, because they need no encoder and may be wrong
-            seen = self._pass(pictures, picture_outputs(pictures, autoencoder, found, self.hint_form, self.variants), autoencoder, "picture")
+            parts = self._pass(pictures, picture_outputs(pictures, autoencoder, found, self.hint_form, self.variants), autoencoder, "picture")
             pictures.refuse()
-            parts |= seen | self._given_hints(HintSource(self.dataset, samples, self.shelf), autoencoder)
+            unreadable = _unreadable(pictures, parts.values())
+            parts |= pictures.mask_parts({problem.name for problem in unreadable})
+            parts |= self._given_hints(HintSource(self.dataset, samples, self.shelf), autoencoder)
             parts |= _text_parts(captions, TextParts(self.encode_text, self.text_identity, self.shelf))
-        self._save(key, pictures, captions, parts, [*problems, *_unreadable(pictures, seen.values())])
-        encoded = load_index(self.shelf.folder, key)
+        self._save(key, pictures, captions, parts, [*problems, *unreadable])
+        encoded = load_index(self.shelf.folder, _index_key(key))
         assert encoded is not None, "an index that was just written is there"
         return encoded
 
@@ -179,14 +182,16 @@ class _Work:
             "key": content_key(key, sorted(unusable)), "resolution_px": dataset.resolution_px, "recipe": dataset.hint, "hint_form": self.hint_form,
             "hint_variants": self.variants, "views": pictures.views, "sizes": sorted(numbers), "skipped": skipped,
         }  # fmt: skip
-        save_index(self.shelf.folder, key, facts, entries, captions, split, parts)
+        save_index(self.shelf.folder, _index_key(key), facts, entries, captions, split, parts)
 
     def _note(self, stamp: str) -> Path:
-        """Where the index's key is kept under a stamp of the files."""
-        return self.shelf.folder / f"unchanged-{content_key('unchanged', stamp, *self.setup)[:40]}.json"
+        """Where a stamp of the files is kept, with what their index is found by."""
+        return self.shelf.folder / f"unchanged-{content_key('unchanged', stamp, _INDEX_VERSION, *self.setup)[:40]}.json"
 
-    def _write_note(self, stamp: str, key: str) -> None:
-        write_bytes(self._note(stamp), json.dumps({"index": key}).encode("ascii"))
+
+def _index_key(key: str) -> str:
+    """What the index of the data with this key is found by."""
+    return content_key("index", _INDEX_VERSION, key)
 
 
 def texts_of(sample: Sample) -> tuple[str, ...]:

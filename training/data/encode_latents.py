@@ -52,7 +52,7 @@ class Autoencoder:
         return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (width_px * height_px)))
 
     def latents(self, pixels: Tensor, names: Sequence[str]) -> list[Tensor]:
-        """Where memory runs out, in smaller batches, down to one picture at a time.
+        """In batches of `at_once`, and where memory runs out in smaller ones, down to one picture at a time.
 
         Args:
             pixels: fp32 [B, 3, H, W] in 0..1.
@@ -66,17 +66,17 @@ class Autoencoder:
         """
         latents: list[Tensor] = []
         while len(latents) < len(pixels):
-            part = slice(len(latents), len(latents) + self.pace.size)
+            part = slice(len(latents), len(latents) + min(self.pace.size, self.at_once(pixels.shape[-1], pixels.shape[-2])))
             said = ""
             try:
                 latents += self._checked(self.encode_images(pixels[part]), names[part])
             except (RuntimeError, MemoryError) as error:
-                if not ran_out(error) or min(self.pace.size, len(pixels)) == 1:
+                if not ran_out(error) or len(names[part]) == 1:
                     raise
                 said = let_go(error)
             if said:
                 release_cached_memory(pixels.device)
-                self.pace.size = min(self.pace.size, len(pixels)) // 2
+                self.pace.size = len(names[part]) // 2
                 logger.info("the autoencoder ran out of memory (%s): %d pictures at once from now on", said, self.pace.size)
         return latents
 

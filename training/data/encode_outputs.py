@@ -1,7 +1,7 @@
 """What is kept of the pictures of a data set, by what comes after.
 
 Latents always, and the mean colour of each of their cells, by which previews show them. Hints that never change are made now. Pictures themselves,
-the largest by far, stay only where hints are drawn of them anew in each epoch.
+the largest by far, stay only where hints are drawn of them later: anew in each epoch, or for validation.
 """
 
 from __future__ import annotations
@@ -48,14 +48,20 @@ def picture_outputs(
         outputs.append(Drawn(Kind("edges", contents, (resolution_px, *thresholds)), "edges", lambda _, picture: _packed(picture, thresholds)))
     else:
         outputs.append(Drawn(Kind("pictures", contents, (resolution_px,)), "pictures", lambda _, picture: picture))
-    if hint_form == "latents" and not isinstance(recipe, GivenHints):
+    return outputs + _drawn_hints(parts, autoencoder, variants) if hint_form == "latents" else outputs
 
-        def drawn(row: int, picture: np.ndarray, variant: int) -> np.ndarray:
-            return recipe.hint(picture, SHARED_SEED, parts.sample_of(row).digest, variant)
 
-        setup = (*autoencoder.setup(resolution_px), *_hint_setup(recipe), variants)
-        outputs.append(Latents(Kind("hints", contents, setup), "hints", drawn, variants))
-    return outputs
+def _drawn_hints(parts: PictureParts, autoencoder: Autoencoder, variants: int) -> list[Drawn | Latents]:
+    """Latents of hints that are drawn, `variants` of each row; nothing where hints are given."""
+    recipe = parts.dataset.hint
+    if isinstance(recipe, GivenHints):
+        return []
+
+    def drawn(row: int, picture: np.ndarray, variant: int) -> np.ndarray:
+        return recipe.hint(picture, SHARED_SEED, parts.sample_of(row).digest, variant)
+
+    setup = (*autoencoder.setup(parts.dataset.resolution_px), *_hint_setup(recipe), variants)
+    return [Latents(Kind("hints", parts.contents, setup), "hints", drawn, variants)]
 
 
 def given_outputs(parts: PictureParts, autoencoder: Autoencoder, hint_form: HintForm) -> list[Drawn | Latents]:

@@ -1,4 +1,4 @@
-"""One pass over the pictures of a data set: each is read, decoded and cut once, and whatever is kept of it is made while it is at hand.
+"""One pass over the pictures of a data set: each is read and decoded once, and whatever is kept of it is made while it is at hand.
 
 Threads do this some batches ahead of the autoencoder, which the calling thread runs; another thread writes behind it (shelf.py). So the autoencoder
 does not wait where it is the slower part, and memory holds a few batches, however many pictures there are.
@@ -30,7 +30,7 @@ from .shards import Report, Rows, Shard, ShardPlan
 from .shelf import Kind, Shelf
 
 AHEAD_BYTES = 2**29
-"""Pixels that wait for the autoencoder, at most; one batch always may."""
+"""Pixels that wait for the autoencoder, at most; what is encoded of one row always may."""
 _SHARES_OF_255 = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
@@ -89,8 +89,8 @@ class Source(Protocol):
     def read(self, rows: Sequence[int]) -> list[np.ndarray] | Problem:
         """Rows of one picture, uint8 [H, W, 3] each, or what is wrong with it. Threads call it."""
 
-    def is_vain(self, problems: Sequence[Problem]) -> bool:
-        """Told of what is wrong with pictures: whether the rest is only looked at from now on, because none of it will be used."""
+    def note(self, problems: Sequence[Problem]) -> bool:
+        """Hears what is wrong with pictures, and says whether the others are only to be looked at because none will be used."""
 
     def name_of(self, row: int) -> str:
         """What the user knows its picture by."""
@@ -119,7 +119,7 @@ class _Batch:
 
     def ahead(self) -> int:
         """How many batches like this one are under way beside it: as many as keep every thread at work, if they are not too large."""
-        wanted = 1 + math.ceil(worker_count() / len(self.rows))
+        wanted = 1 + math.ceil(worker_count() / len(self.coming))
         return max(1, min(wanted, AHEAD_BYTES // max(self.pixels.nbytes, 1)))
 
 
@@ -163,10 +163,16 @@ class PicturePass:
         encoded = [output for kind in plan.kinds if isinstance(output := self._outputs[kind], Latents)]
         jobs = [(output.kind.name, variant) for output in encoded for variant in range(output.variants or 1)]
         width, height = self._source.size_of(plan.rows[0])
-        size = max(1, self._autoencoder.at_once(width, height) // max(len(jobs), 1))
+        size = self._rows_at_once(width, height, len(jobs))
         for first in range(0, len(plan.rows), size):
             rows = plan.rows[first : first + size]
             yield _Batch(plan, rows, jobs, fresh((len(rows), len(jobs), 3, height, width), torch.float32))
+
+    def _rows_at_once(self, width: int, height: int, jobs: int) -> int:
+        """About what the autoencoder takes at once, in whole pictures with all their views, if these are not too large together."""
+        size, views = self._autoencoder.at_once(width, height) // max(jobs, 1), self._source.views
+        fitting = AHEAD_BYTES // (4 * 3 * width * height * max(jobs, 1))
+        return max(1, min(max(size - size % views, views), fitting))
 
     def _see(self, batch: _Batch, places: Sequence[int]) -> list[_Seen]:
         """Reads the rows of one picture and makes of them what needs no autoencoder; in a thread."""
@@ -198,7 +204,7 @@ class PicturePass:
         for batch in batches:
             seen = [one for coming in batch.coming for one in coming.result()]
             problems = [one.problem for one in seen if one.problem is not None]
-            self._is_vain = (bool(problems) and self._source.is_vain(problems)) or self._is_vain
+            self._is_vain = (bool(problems) and self._source.note(problems)) or self._is_vain
             for kind, tensor in () if self._is_vain else (*_drawn(seen), *self._encode(batch, seen)):
                 made[kind].append(tensor)
             rows += seen
@@ -221,6 +227,7 @@ class PicturePass:
 
 def to_pixels(picture: np.ndarray, target: np.ndarray) -> None:
     """uint8 [H, W, 3] -> fp32 [3, H, W] in 0..1, into memory that is there."""
+    assert picture.shape == (*target.shape[1:], 3), f"{picture.shape} does not fill {target.shape}"  # OpenCV would put it elsewhere
     # OpenCV takes the channels apart and looks values up several times as fast as numpy or torch convert and divide.
     for plane, channel in zip(target, cv2.split(picture), strict=True):
         cv2.LUT(channel, _SHARES_OF_255, dst=plane)

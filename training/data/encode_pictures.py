@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,8 +36,11 @@ class PictureParts:
     samples: Sequence[Sample]
     shelf: Shelf
 
-    def mask_parts(self) -> dict[str, Rows]:
+    def mask_parts(self, left_out: Collection[str]) -> dict[str, Rows]:
         """How much each cell of the latents counts, fp32 rows [H/8, W/8]; nothing where no picture has a mask.
+
+        Args:
+            left_out: names of pictures that are not used, whatever their masks are.
 
         Raises:
             InputError: masks cannot be read any more, or leave nothing of their picture; all are listed.
@@ -48,7 +51,7 @@ class PictureParts:
 
         def make(plan: ShardPlan, report: Report) -> Shard | None:
             with workers("mask") as pool:
-                found = list(_reported(pool.map(self._try_weights, plan.rows), report))
+                found = list(_reported(pool.map(lambda row: self._try_weights(row, left_out), plan.rows), report))
             unusable.extend(entry for entry in found if isinstance(entry, Problem))
             weights = [entry for entry in found if isinstance(entry, np.ndarray)]
             return ({"loss weights": torch.from_numpy(np.stack(weights))}, {}) if len(weights) == len(found) else None
@@ -122,9 +125,9 @@ class PictureParts:
         """What the user knows its picture by."""
         return self.sample_of(row).name
 
-    def _try_weights(self, row: int) -> np.ndarray | Problem:
+    def _try_weights(self, row: int, left_out: Collection[str]) -> np.ndarray | Problem:
         sample = self.sample_of(row)
-        if sample.mask is None:
+        if sample.mask is None or sample.name in left_out:
             width, height = self.size_of(row)
             return whole_picture(width, height)
         try:
@@ -137,7 +140,7 @@ class PictureParts:
 class PictureSource(PictureParts):
     """The pictures, for encode_pass. `problems` fills up while they are decoded."""
 
-    problems: list[Problem] = field(default_factory=list)
+    problems: dict[Problem, None] = field(default_factory=dict)
 
     def read(self, rows: Sequence[int]) -> list[np.ndarray] | Problem:
         """Rows of one sample, uint8 [H, W, 3] each, decoded once; or why it cannot be used."""
@@ -152,9 +155,10 @@ class PictureSource(PictureParts):
             return Problem(sample.name, str(error))
         return [self.cut(whole, row) for row in rows]
 
-    def is_vain(self, problems: Sequence[Problem]) -> bool:
-        """Rows are kept under the content's key: a black one would stay when the file is back."""
-        self.problems.extend(problem for problem in dict.fromkeys(problems) if problem not in self.problems)
+    def note(self, problems: Sequence[Problem]) -> bool:
+        """Pictures that vanished spoil everything even where bad ones are skipped: rows are kept under the content's key, and a black one would
+        stay when the file is back."""
+        self.problems.update(dict.fromkeys(problems))
         return self.dataset.on_unreadable == "stop" or any(isinstance(problem, _Vanished) for problem in problems)
 
     def refuse(self) -> None:
@@ -163,7 +167,7 @@ class PictureSource(PictureParts):
         """
         if self.dataset.on_unreadable == "skip":
             _require_all_there([problem for problem in self.problems if isinstance(problem, _Vanished)])
-        self.dataset.refuse_or_skip(self.problems)
+        self.dataset.refuse_or_skip(list(self.problems))
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,7 @@ class HintSource(PictureParts):
         whole = self.dataset.read_whole_hint(sample)
         return [self.cut(whole, row) for row in rows]
 
-    def is_vain(self, problems: Sequence[Problem]) -> bool:
+    def note(self, problems: Sequence[Problem]) -> bool:
         """There are none."""
         return False
 

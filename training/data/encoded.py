@@ -39,7 +39,7 @@ ENCODED_FOLDER = "encoded"
 
 @dataclass(frozen=True)
 class Encoded:
-    """Latents, text embeddings and hints on disk under one key, and pictures where hints are drawn of them anew."""
+    """Latents, text embeddings and hints on disk under one key, and pictures where hints are drawn of them later."""
 
     folder: Path
     key: str
@@ -122,7 +122,7 @@ class Encoded:
         return self.parts["colours"].stack("colours", [sample.row for sample in samples])
 
     def pictures(self, samples: Sequence[EncodedSample]) -> Tensor:
-        """uint8 RGB [B, H, W, 3], scaled and cropped; only where hints are drawn of them anew (encode_outputs.py)."""
+        """uint8 RGB [B, H, W, 3], scaled and cropped; only where hints are drawn of them later (encode_outputs.py)."""
         return self.parts["pictures"].stack("pictures", [sample.row for sample in samples])
 
     def edges(self, samples: Sequence[EncodedSample], seed: int, epochs: Sequence[int]) -> Tensor:

@@ -242,7 +242,7 @@ def _digests(subject: str, name: str, images: Images, progress: Progress) -> lis
 
 
 def _shelved(shelf: Shelf, kind: str, tensor: str, images: Images, digests: Sequence[str], resolution_px: int, unit: str) -> Rows:
-    """The same rows as encode_pictures makes, under the same keys: encoding finds them."""
+    """The same rows as encode_outputs.py describes, under the same keys: where encoding keeps pictures, it finds them."""
     make = _maker(tensor, _rows(images), resolution_px)
     return shelf.rows(kind, digests, rows_for(resolution_px**2 * 3), make, unit, resolution_px)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -100,22 +101,23 @@ class Shelf:
         return {name: search.rows(rows_per_shard) for name, search in searches.items()}
 
     def _make_all(self, plans: Sequence[ShardPlan], searches: Mapping[str, _Search], make: MakeTogether, unit: str) -> None:
-        rows_left = sum(len(plan.rows) for plan in plans)
-        self.progress.start(rows_left, unit)
+        self.progress.start(sum(len(plan.rows) for plan in plans), unit)
+        rows_left = Counter({kind: sum(len(plan.rows) for plan in plans if kind in plan.kinds) for kind in searches})
         counter = _Counter(self.progress)
         try:
             with _writer() as write, closing(make(plans, counter.report)) as made:
                 for plan, shards in zip(plans, made, strict=True):
                     if shards is not None:
-                        write(partial(self._write, plan, shards, searches, rows_left))
+                        write(partial(self._write, plan, shards, searches, dict(rows_left)))
                     counter.finish_shard(len(plan.rows))
-                    rows_left -= len(plan.rows)
+                    rows_left.subtract(dict.fromkeys(plan.kinds, len(plan.rows)))
         finally:
             self.progress.finish()
 
-    def _write(self, plan: ShardPlan, shards: Mapping[str, Shard], searches: Mapping[str, _Search], rows_left: int) -> None:
-        bytes_now = sum(tensor.nbytes for tensors, _ in shards.values() for tensor in tensors.values())
-        require_free_space(self.folder, bytes_now // len(plan.rows) * rows_left, "folder for encoded data")
+    def _write(self, plan: ShardPlan, shards: Mapping[str, Shard], searches: Mapping[str, _Search], rows_left: Mapping[str, int]) -> None:
+        sizes_bytes = {kind: sum(tensor.nbytes for tensor in tensors.values()) for kind, (tensors, _) in shards.items()}
+        needed_bytes = sum(size // len(plan.rows) * rows_left[kind] for kind, size in sizes_bytes.items())
+        require_free_space(self.folder, needed_bytes, "folder for encoded data")
         for kind, (tensors, metadata) in shards.items():
             search = searches[kind]
             name, keys = search.name(plan.rows), [search.keys[row] for row in plan.rows]

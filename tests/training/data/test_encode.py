@@ -20,6 +20,7 @@ from graft.training.data.canny import CannyRecipe
 from graft.training.data.encode import LatentSpace, encode_dataset
 from graft.training.data.encoded import Encoded
 from graft.training.data.folder import ImageFolder, read_picture
+from graft.training.data.framing import Framing
 from graft.training.data.shards import rows_for
 from graft.training.errors import InputError
 from PIL import Image
@@ -76,6 +77,16 @@ def test_held_out_pictures_are_those_with_the_smallest_hashes(dataset: ImageFold
     digests = sorted(sample.digest for sample in dataset.scan())
     assert sorted(sample.digest for sample in encoded.held_out) == digests[:3]
     assert not {sample.digest for sample in encoded.train} & set(digests[:3])
+
+
+def test_an_index_of_another_form_is_made_anew_and_names_the_same_data(
+    dataset: ImageFolder, encoders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trainings are known by the data's key: they outlive it that an index looks different."""
+    first = encoders.encode(dataset, tmp_path / "encoded")
+    monkeypatch.setattr("graft.training.data.encode._INDEX_VERSION", 99)
+    second = encoders.encode(dataset, tmp_path / "encoded")
+    assert second.key == first.key and encoders.pictures == 11 and len(list((tmp_path / "encoded").glob("encoded-*"))) == 2
 
 
 def test_a_second_call_encodes_nothing(dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int) -> None:
@@ -193,6 +204,19 @@ def test_latent_hints_are_encoded_edges_in_variants(dataset: ImageFolder, encode
     variants = [next(v for v in range(3) if torch.equal(shown[epoch], edges[v])) for epoch in epochs]
     assert all(torch.equal(hints[epoch], expected[variant][0]) for epoch, variant in zip(epochs, variants, strict=True))
     assert len(set(variants)) == 3
+
+
+def test_the_autoencoder_is_never_given_more_pictures_at_once_than_fit(dataset: ImageFolder, encoders: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    sizes: list[int] = []
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        return encoders.images(pixels)
+
+    monkeypatch.setattr("graft.training.data.encode_latents.PIXELS_AT_ONCE", 3 * RESOLUTION_PX**2)
+    dataset = dataclasses.replace(dataset, hint=CannyRecipe(low=(20, 120), high=(100, 240)), framing=Framing(flip=True))
+    encode_dataset(dataset, encode, encoders.text, "x", "x", tmp_path / "encoded", hint_form="latents", hint_variants=6)
+    assert max(sizes) == 3 and sum(sizes) == 11 * 2 * 7
 
 
 def test_fixed_thresholds_need_one_latent_hint(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:

@@ -143,6 +143,22 @@ def test_what_is_made_together_is_found_and_made_again_apart(tmp_path: Path) -> 
     assert values(rows("a", "a", count=6)["squares"]) == [0, 1, 2, 3, 4, 5] and asked == [((4,), ("squares",)), ((5,), ("squares", "roots"))]
 
 
+def test_room_is_asked_for_what_is_missing_of_each_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(plans: Any, report: Callable[[int], None]) -> Any:
+        for plan in plans:
+            sizes = {"large": 1000, "small": 10}
+            yield {kind: ({"numbers": torch.zeros(len(plan.rows), sizes[kind], dtype=torch.uint8)}, {}) for kind in plan.kinds}
+
+    def rows(large: list[int], small: list[int]) -> None:
+        Shelf(tmp_path, NO_PROGRESS).together([Kind("large", large), Kind("small", small)], 4, make, "number")
+
+    asked: list[int] = []
+    rows(list(range(1, 9)), [0] * 8)
+    monkeypatch.setattr("graft.training.data.shelf.require_free_space", lambda folder, needed_bytes, name: asked.append(needed_bytes))
+    rows([9, *range(1, 9)], list(range(10, 19)))  # of the first row both are missing, of the others the small ones
+    assert asked == [1000 + 9 * 10, 8 * 10, 4 * 10]
+
+
 def test_verifying_reads_everything_and_finds_damage(make_folder: MakeFolder, encoders: Any, tmp_path: Path) -> None:
     dataset = ImageFolder(make_folder(5), resolution_px=32)
     encoded = encoders.encode(dataset, tmp_path / "encoded")
