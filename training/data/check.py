@@ -8,7 +8,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..progress import NO_PROGRESS, Progress
 from .dataset import Dataset, GivenHints, Problem, Sample
 from .encode_outputs import fixed_thresholds
+from .encode_pictures import workers
 from .known import KnownFiles
 from .picture_header import UnreadablePictureError
 from .sources.scan import EMPTY_CAPTION_FILE, MISSING_CAPTION, MISSING_CAPTION_FILE
@@ -109,8 +110,9 @@ class Check:
 
 
 def check_dataset(
-    dataset: Dataset, subject: str, cache_folder: str | Path, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS
-) -> Check:
+    dataset: Dataset, subject: str, cache_folder: str | Path, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS,
+    *, decode: bool = False,
+) -> Check:  # fmt: skip
     """Reads every file once, by several workers, unless it is known already, and stops at nothing.
 
     Args:
@@ -119,12 +121,16 @@ def check_dataset(
         cache_folder: where it would be encoded to; need not exist.
         known: what is known of files already; what is learnt now is kept there, and encoding need not read it again.
         progress: hears of pictures.
+        decode: whether every picture is decoded too, as encoding will: files that are whole and yet damaged inside are found by nothing else.
 
     Raises:
         InputError: there is nothing to look at, such as a folder that does not exist.
     """
     began = time.perf_counter()
     samples, problems = _look(dataset, known, progress)
+    if decode:
+        samples, damaged = _decoded(dataset, samples, progress)
+        problems += damaged
     framed = _framed(dataset, samples)
     problems += framed.problems
     usable = framed.samples
@@ -157,6 +163,40 @@ def _look(dataset: Dataset, known: KnownFiles | None, progress: Progress) -> tup
     for entry in dataset.look(known, progress):
         (samples if isinstance(entry, Sample) else problems).append(entry)  # type: ignore[arg-type]
     return samples, problems
+
+
+def with_problems(report: CheckReport, problems: Sequence[Problem]) -> CheckReport:
+    """The report with problems that were found later, of pictures that it had taken for usable."""
+    every = (*report.problems, *problems)
+    return replace(report, problems=every, problem_counts=count_kinds(every), pictures=report.pictures - len(problems))
+
+
+def what_fails(dataset: Dataset, sample: Sample) -> Problem | None:
+    """Why a picture, or its given hint, cannot be decoded."""
+    try:
+        dataset.read_whole(sample)
+        if isinstance(dataset.hint, GivenHints):
+            dataset.read_whole_hint(sample)
+    except (UnreadablePictureError, InputError) as error:
+        return Problem(sample.name, str(error))
+    return None
+
+
+def _decoded(dataset: Dataset, samples: Sequence[Sample], progress: Progress) -> tuple[list[Sample], list[Problem]]:
+    sound, problems = list[Sample](), list[Problem]()
+    progress.start(len(samples), "picture")
+    try:
+        with workers("decode") as pool:
+            for sample, problem in zip(samples, pool.map(lambda sample: what_fails(dataset, sample), samples), strict=True):
+                progress.check_interrupt()
+                if problem is None:
+                    sound.append(sample)
+                else:
+                    problems.append(problem)
+                progress.advance(len(sound) + len(problems))
+    finally:
+        progress.finish()
+    return sound, problems
 
 
 @dataclass

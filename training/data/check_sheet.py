@@ -12,8 +12,8 @@ from ..drawing import INK, Picture, Sheet
 from ..errors import InputError
 from ..grid import comparison_grid
 from .canny import CannyRecipe
-from .check import Check, CheckReport
-from .dataset import Dataset, GivenHints, Sample
+from .check import Check, CheckReport, with_problems
+from .dataset import Dataset, GivenHints, Problem, Sample
 from .encode_pictures import SHARED_SEED
 from .picture import scaled
 from .picture_header import UnreadablePictureError
@@ -27,7 +27,8 @@ def contact_sheet(dataset: Dataset, check: Check, pictures: int = SHEET_PICTURES
     """Some samples, evenly spread over all of them; where there are none, a sheet that says so.
 
     Returns:
-        The sheet, uint8 RGB, and the report with the time that preparing all pictures will take as these did.
+        The sheet, uint8 RGB, and the report with the time that preparing all pictures will take as these did, and with those of these that cannot
+        be decoded.
     """
     chosen = spread(check.samples, pictures)
     if not chosen:
@@ -35,12 +36,13 @@ def contact_sheet(dataset: Dataset, check: Check, pictures: int = SHEET_PICTURES
         sheet.text("no usable pictures", CELL_PX, CELL_PX / 2, 12.0, INK, align=0.5)
         return sheet.finished(), check.report
     began = time.perf_counter()
-    shown = [_seen(dataset, sample) for sample in chosen]
+    problems: list[Problem] = []
+    shown = [_seen(dataset, sample, problems) for sample in chosen]
     seconds = (time.perf_counter() - began) / len(chosen)
     starts = range(0, len(chosen), SHEET_COLUMNS)
     rows = [_row(chosen[first : first + SHEET_COLUMNS], shown[first : first + SHEET_COLUMNS]) for first in starts]
     preparing = seconds * len(check.samples) * dataset.framing.views / WORKERS
-    return _stacked(rows), replace(check.report, preparing_seconds=preparing)
+    return _stacked(rows), replace(with_problems(check.report, problems), preparing_seconds=preparing)
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -50,13 +52,14 @@ def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     return [samples[round(place * (len(samples) - 1) / max(count - 1, 1))] for place in range(count)]
 
 
-def _seen(dataset: Dataset, sample: Sample) -> tuple[Picture, Picture]:
-    """Picture and hint in a cell each; an empty picture where it cannot be read, which the report has not been able to tell from its header."""
+def _seen(dataset: Dataset, sample: Sample, problems: list[Problem]) -> tuple[Picture, Picture]:
+    """Picture and hint in a cell each; an empty picture where it cannot be read, which is no longer told by its header, and added to `problems`."""
     try:
         picture = _cut(dataset, sample, dataset.read_whole(sample))
         is_given = isinstance(dataset.hint, GivenHints)
         hint = _cut(dataset, sample, dataset.read_whole_hint(sample)) if is_given else _drawn(dataset, picture, sample)
-    except (UnreadablePictureError, InputError):
+    except (UnreadablePictureError, InputError) as error:
+        problems.append(Problem(sample.name, str(error)))
         picture = hint = np.zeros((CELL_PX, CELL_PX, 3), np.uint8)
     return _in_cell(picture), _in_cell(hint)
 

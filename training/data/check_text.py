@@ -33,7 +33,7 @@ def _counts(report: CheckReport) -> list[str]:
 def _problems(report: CheckReport) -> list[str]:
     problems = report.problems
     if not problems:
-        return ["No problems."]
+        return ["No problems."] if report.is_sound else []
     kinds = [f"  {count:,} x {kind}" for kind, count in report.problem_counts.items()]
     one_by_one = [*problem_lines(problems[:PROBLEMS_LISTED]), *_more(len(problems), PROBLEMS_LISTED)]
     return [f"{counted(len(problems), 'problem')}:", *kinds, "One by one:", *one_by_one]
@@ -73,10 +73,10 @@ def _captions(report: CheckReport) -> list[str]:
 def _doubtful(report: CheckReport) -> list[str]:
     """What does not stand in the way, but should be known."""
     copies = [f"  {' = '.join(names[:NAMES_LISTED])}" for names in report.duplicates[:NAMES_LISTED]]
-    small = [f"  {name}: {scale:.2f} times" for name, scale in list(report.too_small.items())[:NAMES_LISTED]]
+    small = [f"  {name}: {scale:.2f} times" for name, scale in sorted(report.too_small.items(), key=lambda entry: -entry[1])[:NAMES_LISTED]]
     lines = [f"{counted(len(report.duplicates), 'picture')} there more than once:", *copies, *_more(len(report.duplicates))] if copies else []
     enlarged = f"{counted(len(report.too_small), 'picture')} smaller than what is trained in, to be enlarged:"
-    lines += _named(report.lone_captions, "{} that belong to no picture, which nothing reads:", "caption file")
+    lines += _named(report.lone_captions, "{} without a picture, which nothing reads:", "caption file")
     return [*lines, enlarged, *small, *_more(len(report.too_small))] if small else lines
 
 

@@ -21,20 +21,20 @@ from .policy import Policy
 from .sources.folder_tree import PICTURE_ENDINGS, FolderTree
 from .sources.record import Record
 from .sources.scan import CAPTION_LIMIT_BYTES, Scanner
+from .sources.table import TABLE_NAMES
 
 __all__ = [
     "CAPTION_LIMIT_BYTES", "PICTURE_ENDINGS", "ImageFolder", "Problem", "Sample", "list_problems", "picture_files", "read_picture",
     "split_held_out",
 ]  # fmt: skip
 
-CAPTION_ENDING = ".txt"
 # Part of every key: raise it when the same files would give other pictures or captions.
 _DATA_VERSION = 1
 
 
 @dataclass(frozen=True)
 class ImageFolder(PlacedPictures):
-    """Describes a data set: a folder of pictures, each with a caption in a text file of the same name. Nothing is loaded.
+    """Describes a data set: a folder of pictures, each with a caption in a .txt or .caption file of the same name. Nothing is loaded.
 
     Raises:
         InputError: settings out of range.
@@ -67,7 +67,7 @@ class ImageFolder(PlacedPictures):
     @property
     def source(self) -> FolderTree:
         """The pictures as records."""
-        return FolderTree(self.path, nested=False, names_unread=False, caption_endings=(CAPTION_ENDING,), subject_kind="image folder")
+        return FolderTree(self.path, nested=False, subject_kind="image folder")
 
     def scan(self, known: KnownFiles | None = None, progress: Progress = NO_PROGRESS) -> tuple[Sample, ...]:
         """Reads every picture's header and every caption, in the order of their names.
@@ -114,7 +114,9 @@ class ImageFolder(PlacedPictures):
 
     @property
     def _policy(self) -> Policy:
-        expected = "readable pictures, each with a caption in a .txt file of the same name"
+        table = next((name for name in TABLE_NAMES if (self.path / name).is_file()), "")
+        read_by = f" (Picture Source reads its {table})" if table else ""
+        expected = f"readable pictures, each with a caption in a .txt or .caption file of the same name{read_by}"
         return Policy(f"image folder {self.path}", self.on_unreadable, expected)
 
 
@@ -133,7 +135,9 @@ def picture_files(folder: Path) -> list[Path]:
 
 def _no_pictures(folder: Path) -> InputError:
     inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    remedy = f"Its sub-folders are not looked into; did you mean {folder / inner[0]}?" if inner else "Put pictures into it."
+    remedy = "Put pictures into it."
+    if inner:
+        remedy = f"Its sub-folders are not looked into: Picture Source does that, with kohya's repeats. Or did you mean {folder / inner[0]}?"
     return InputError(f"image folder {folder}", expected=f"pictures ({', '.join(PICTURE_ENDINGS)})", found="none", remedy=remedy)
 
 

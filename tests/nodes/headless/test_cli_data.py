@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,34 @@ def test_a_sound_folder_ends_with_0(pictures: Path, capsys: pytest.CaptureFixtur
         assert expected in text
     with Image.open("out/sheet.png") as sheet:
         assert sheet.format == "PNG" and sheet.width > 3 * 192
+
+
+@pytest.mark.parametrize(
+    ("sheet", "told"), [("sheet.jpg", "a .png file"), ("-", "a .png file"), ("pictures/4_cats/0.png", "outside of the pictures' folder")]
+)
+def test_a_sheet_never_takes_the_place_of_a_picture(pictures: Path, capsys: pytest.CaptureFixture[str], sheet: str, told: str) -> None:
+    before = {path: path.read_bytes() for path in pictures.iterdir()}
+    assert main(["data", "check", "pictures", "--resolution", "64", "--sheet", sheet]) == 2
+    assert told in capsys.readouterr().err and {path: path.read_bytes() for path in pictures.iterdir()} == before
+
+
+def test_a_table_of_pictures_keeps_its_folder_to_itself(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pictures / "metadata.jsonl").write_text("".join(f'{{"file_name": "{n}.png", "text": "x"}}\n' for n in range(3)), "utf-8")
+    assert main(["data", "check", str(pictures / "metadata.jsonl"), "--resolution", "64", "--sheet", str(pictures / "new.png")]) == 2
+    assert "outside of the pictures' folder" in capsys.readouterr().err and not (pictures / "new.png").exists()
+    assert main(["data", "check", str(pictures / "metadata.jsonl"), "--resolution", "64", "--sheet", "new.png", "--sheet-pictures", "2"]) == 0
+    assert "contact sheet: new.png" in capsys.readouterr().err
+    with Image.open("new.png") as sheet:
+        assert sheet.width < 3 * 192
+    assert main(["data", "check", str(pictures / "metadata.jsonl"), "--sheet-pictures", "0"]) == 2
+
+
+def test_damaged_pictures_are_found_where_all_are_decoded(
+    pictures: Path, capsys: pytest.CaptureFixture[str], spoil_png: Callable[[Path], None]
+) -> None:
+    spoil_png(pictures / "1.png")
+    assert main(["data", "check", "pictures", "--resolution", "64", "--decode"]) == 1
+    assert "4_cats/1.png is damaged" in capsys.readouterr().out
 
 
 def test_problems_end_with_1_and_are_all_in_the_json(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,7 +136,7 @@ def test_missing_empty_and_lone_captions_are_told_apart(loose: Path, tmp_path: P
     assert report.problem_counts["has no caption file"] == report.problem_counts["has an empty caption file"] == 1
     assert report.lone_captions == LONE and report.as_json()["lone_captions"] == LONE
     text = report_text(report)
-    assert "3 caption files that belong to no picture, which nothing reads:\n  2_cats/gone.txt\n" in text
+    assert "3 caption files without a picture, which nothing reads:\n  2_cats/gone.txt\n" in text
     assert "came without a caption" not in text  # a problem already
 
 
@@ -148,7 +148,7 @@ def test_captions_that_may_be_missing_are_told_apart_too(loose: Path, tmp_path: 
     assert report.is_sound and report.empty_captions == (2 if allowed == "empty" else 0)
     text = report_text(report)
     assert "1 picture that came without a caption:\n  2_cats/0001.png\n1 picture with an empty caption file:\n  2_cats/0002.png\n" in text
-    assert "4 caption files that belong to no picture" in text  # the film's text among them
+    assert "4 caption files without a picture" in text  # the film's text among them
 
 
 def test_lone_captions_are_found_through_what_data_sets_are_made_into(loose: Path, tmp_path: Path) -> None:
@@ -230,6 +230,25 @@ def test_the_sheet_shows_pictures_with_their_hints(zoo: Path, tmp_path: Path) ->
     assert spread(list(range(100)), 4) == [0, 33, 66, 99] and spread([1, 2], 4) == [1, 2]  # type: ignore[arg-type, list-item]
     nothing, unchanged = contact_sheet(dataset, replace(check, samples=()))
     assert nothing.shape[2] == 3 and unchanged == check.report
+
+
+def test_pictures_that_are_whole_and_yet_damaged_are_found_by_decoding(
+    tmp_path: Path, make_folder: MakeFolder, spoil_png: Callable[[Path], None]
+) -> None:
+    """By all of them where that is wanted, and in any case by those that the sheet and the estimate of the time decode."""
+    folder = make_folder(5)
+    for number in (1, 3):
+        spoil_png(folder / f"{number:04}.png")
+    dataset = ImageFolder(folder, 32)
+    check = check_dataset(dataset, "x", tmp_path, KnownFiles())
+    assert check.report.is_sound and check.report.pictures == 5
+    seen = contact_sheet(dataset, check)[1]
+    assert [problem.name for problem in seen.problems] == ["0001.png", "0003.png"] and seen.pictures == 3 and not seen.is_sound
+    assert "2 x is damaged" in report_text(seen)
+    assert contact_sheet(dataset, check, 3)[1].is_sound, "the first, the third and the last are"
+    decoded = check_dataset(dataset, "x", tmp_path, KnownFiles(), decode=True)
+    assert decoded.report.problems == seen.problems and decoded.report.pictures == 3 and len(decoded.samples) == 3
+    assert contact_sheet(dataset, decoded)[1].problems == seen.problems, "none is told twice"
 
 
 def test_many_bad_pictures_in_a_row_stop_even_where_single_ones_are_skipped(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import io
 import os
 import tracemalloc
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from graft.training.data.folder import ImageFolder, read_picture
 from graft.training.data.framing import Framing
 from graft.training.data.shards import rows_for
 from graft.training.errors import InputError
-from PIL import Image
 
 MakeFolder = Callable[..., Path]
 RESOLUTION_PX = 32
@@ -234,15 +231,15 @@ def test_latent_hints_are_added_to_what_is_encoded(dataset: ImageFolder, encoder
 
 
 def test_pictures_that_cannot_be_decoded_are_all_listed_and_nothing_is_encoded_from_the_first_on(
-    dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int
+    dataset: ImageFolder, encoders: Any, tmp_path: Path, small_shards: int, spoil_png: Callable[[Path], None]
 ) -> None:
     whole = {number: (dataset.path / f"{number:04}.png").read_bytes() for number in (1, 5, 9)}
     for number in (5, 9):
-        spoil(dataset.path / f"{number:04}.png")
+        spoil_png(dataset.path / f"{number:04}.png")
     with pytest.raises(InputError, match=r"2 problems: 0005\.png .*; 0009\.png"):
         encoders.encode(dataset, tmp_path / "encoded")
     assert encoders.pictures == 4 and encoders.captions == []  # the first shard is sound, and stays
-    spoil(dataset.path / "0001.png")
+    spoil_png(dataset.path / "0001.png")
     with pytest.raises(InputError, match=r"3 problems: 0001\.png .*; 0005\.png .*; 0009\.png"):
         encoders.encode(dataset, tmp_path / "encoded")
     assert encoders.pictures == 4
@@ -251,10 +248,12 @@ def test_pictures_that_cannot_be_decoded_are_all_listed_and_nothing_is_encoded_f
     assert encoders.encode(dataset, tmp_path / "encoded").train_size == 8 and encoders.pictures == 11
 
 
-def test_pictures_that_cannot_be_decoded_are_left_out_when_told_to(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_decoded_are_left_out_when_told_to(
+    dataset: ImageFolder, encoders: Any, tmp_path: Path, spoil_png: Callable[[Path], None]
+) -> None:
     whole = encoders.encode(dataset, tmp_path / "encoded")
     for number in (1, 9):
-        spoil(dataset.path / f"{number:04}.png")
+        spoil_png(dataset.path / f"{number:04}.png")
     tolerant = dataclasses.replace(dataset, on_unreadable="skip")
     encoded = encoders.encode(tolerant, tmp_path / "encoded")
     assert {sample.name for sample in [*encoded.train, *encoded.held_out]} == {f"{n:04}.png" for n in range(11) if n not in (1, 9)}
@@ -262,18 +261,6 @@ def test_pictures_that_cannot_be_decoded_are_left_out_when_told_to(dataset: Imag
     assert encoders.encode(tolerant, tmp_path / "encoded") == encoded != whole
     with pytest.raises(InputError, match="2 problems"):
         encoders.encode(dataset, tmp_path / "encoded")
-
-
-def spoil(path: Path) -> None:
-    """A whole PNG by its chunks and checksums, whose pixels cannot be unpacked."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (32, 32)).save(buffer, "PNG")
-    data = bytearray(buffer.getvalue())
-    place = data.index(b"IDAT")
-    length = int.from_bytes(data[place - 4 : place], "big")
-    data[place + 4 : place + 4 + length] = bytes((value + path.name.encode()[3]) % 256 for value in range(length))
-    data[place + 4 + length : place + 8 + length] = zlib.crc32(bytes(data[place : place + 4 + length])).to_bytes(4, "big")
-    path.write_bytes(bytes(data))
 
 
 def test_non_finite_latents_stop_with_the_pictures_names(dataset: ImageFolder, encoders: Any, tmp_path: Path) -> None:

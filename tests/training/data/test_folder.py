@@ -59,6 +59,26 @@ def test_other_files_hidden_ones_and_folders_are_left_alone(make_folder: MakeFol
     assert len(ImageFolder(folder).scan()) == 1
 
 
+def test_captions_may_lie_in_caption_files_and_formats_that_are_not_read_are_problems(make_folder: MakeFolder) -> None:
+    """As Picture Source and `graft data check` have it: all three say the same of a folder."""
+    folder = make_folder(3)
+    (folder / "0001.txt").rename(folder / "0001.caption")
+    assert [sample.caption for sample in ImageFolder(folder).scan()] == ["picture 0", "picture 1", "picture 2"]
+    (folder / "phone.heic").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"1 problem: phone\.heic has the format HEIC"):
+        ImageFolder(folder).scan()
+    assert len(ImageFolder(folder, on_unreadable="skip").scan()) == 3
+
+
+def test_a_table_beside_the_pictures_is_pointed_out(make_folder: MakeFolder) -> None:
+    folder = make_folder(2)
+    (folder / "0001.txt").unlink()
+    (folder / "metadata.jsonl").write_text("{}", "utf-8")
+    with pytest.raises(InputError, match=r"0001\.png has no caption file.*") as error:
+        ImageFolder(folder).scan()
+    assert "Picture Source reads its metadata.jsonl" in str(error.value)
+
+
 def test_endings_may_be_capitals(make_folder: MakeFolder) -> None:
     folder = make_folder(1)
     (folder / "0000.png").rename(folder / "0000.PNG")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
 from typing import ClassVar
 
@@ -99,13 +98,8 @@ def test_transparency_is_a_mask(folder, tmp_path):
     assert torch.equal(of(data, "p1.png"), LEFT) and torch.equal(of(data, "p0.png"), torch.ones(4, 4))
 
 
-def test_a_picture_that_cannot_be_decoded_is_named_as_a_picture_or_skipped_whatever_its_transparency(folder, tmp_path):
-    spoiled = bytearray((folder / "p1.png").read_bytes())
-    place = spoiled.index(b"IDAT")
-    length = int.from_bytes(spoiled[place - 4 : place], "big")
-    spoiled[place + 4 : place + 4 + length] = bytes(value ^ 85 for value in spoiled[place + 4 : place + 4 + length])
-    spoiled[place + 4 + length : place + 8 + length] = zlib.crc32(bytes(spoiled[place : place + 4 + length])).to_bytes(4, "big")
-    (folder / "p1.png").write_bytes(bytes(spoiled))
+def test_a_picture_that_cannot_be_decoded_is_named_as_a_picture_or_skipped_whatever_its_transparency(folder, tmp_path, spoil_png):
+    spoil_png(folder / "p1.png")
     with pytest.raises(InputError, match=r"1 problem: p1\.png .*unreadable_pictures"):
         encoded(Masked(dataset=ImageFolder(folder, SIDE), kind="transparency"), tmp_path / "cache")
     data = encoded(Masked(dataset=ImageFolder(folder, SIDE, on_unreadable="skip"), kind="transparency"), tmp_path / "cache")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ REPEATS_LIMIT = 10_000
 _KOHYA_FOLDER = re.compile(r"(\d+)_(.*)", re.DOTALL)
 
 # Part of every stamp: raise it when the same files would be listed as other pictures or captions.
-_LISTING_VERSION = 2
+_LISTING_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,6 @@ class FolderTree:
     path: Path
     nested: bool = True
     """Whether folders inside it are looked into, and repeats in their names respected."""
-    names_unread: bool = True
-    """Whether pictures in formats that are not read are problems; otherwise they are passed over."""
-    caption_endings: tuple[str, ...] = CAPTION_ENDINGS
     subject_kind: str = "picture folder"
 
     @property
@@ -66,12 +63,12 @@ class FolderTree:
         for listing in list_folder(self.path, self.subject, self.nested):
             if isinstance(listing, Listing):
                 pictures = {os.path.splitext(name)[0] for name in listing.names if _ending(name) in _OWNERS_PICTURES}
-                lone = (name for name in listing.names if _ending(name) in self.caption_endings and os.path.splitext(name)[0] not in pictures)
+                lone = (name for name in listing.names if _ending(name) in CAPTION_ENDINGS and os.path.splitext(name)[0] not in pictures)
                 yield from (listing.full_name(name) for name in lone)
 
     def _entries_of(self, listing: Listing) -> Iterator[Entry]:
         repeats, name_behind = self._kohya(listing.inner)
-        captions = caption_files(listing, self.caption_endings)
+        captions = caption_files(listing)
         for name in listing.names:
             stem, ending = os.path.splitext(name)
             if stem.endswith(MASK_ENDING):
@@ -80,8 +77,8 @@ class FolderTree:
                 caption = captions.get(stem)
                 text = FilePlace(listing.path(caption)) if caption else None
                 yield Record(listing.full_name(name), FilePlace(listing.path(name)), text, repeats=repeats, fallback_caption=name_behind)
-            elif self.names_unread and ending.lower() in UNREAD_ENDINGS:
-                yield Problem(listing.full_name(name), f"is a {ending[1:].upper()} file, which is not read; save it as PNG, JPEG or WebP")
+            elif ending.lower() in UNREAD_ENDINGS:
+                yield Problem(listing.full_name(name), f"has the format {ending[1:].upper()}, which is not read; save it as PNG, JPEG or WebP")
 
     def _kohya(self, inner: str) -> tuple[int, str]:
         """Repeats, and the name behind them, of the nearest folder that has them."""
@@ -108,10 +105,10 @@ def _is_looked_at(name: str) -> bool:
     return _ending(name) in _KNOWN_ENDINGS or name.endswith(LATENTS_ENDING)
 
 
-def caption_files(listing: Listing, endings: Sequence[str] = CAPTION_ENDINGS) -> dict[str, str]:
+def caption_files(listing: Listing) -> dict[str, str]:
     """Names of the files that hold captions, by the name that they share with their pictures; the first ending that is there wins."""
     found: dict[str, str] = {}
-    for wanted in reversed(endings):
+    for wanted in reversed(CAPTION_ENDINGS):
         found |= {os.path.splitext(name)[0]: name for name in listing.names if _ending(name) == wanted}
     return found
 

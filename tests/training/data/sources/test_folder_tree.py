@@ -63,7 +63,7 @@ def test_formats_that_are_not_read_are_named(tmp_path: Path, png: Png, write: Wr
     write("c.png", b"GIF89a" + bytes(20))
     seen = look(FolderTree(tmp_path))
     assert set(seen.problems) == {"a.gif", "b.HEIC", "c.png"}
-    assert "GIF file" in seen.problems["a.gif"] and "whatever its name says" in seen.problems["c.png"]
+    assert "format GIF" in seen.problems["a.gif"] and "whatever its name says" in seen.problems["c.png"]
 
 
 @without_links
