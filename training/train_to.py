@@ -17,6 +17,7 @@ from .learner import Learner
 from .listener import NO_LISTENER, Listener
 from .loop import Training, train
 from .models.flux import FluxEmbedders
+from .optimise import learning_rate
 from .optimiser_kinds import goes_on_with, require_library
 from .out_of_memory import freed_when_memory_runs_out
 from .progress import NO_PROGRESS, Progress
@@ -91,6 +92,7 @@ def _trained(
         _log.warning("No pictures are held out: there will be no held-out loss, and nothing for a validation grid. `held_out` of the data sets it.")
     with run.training():
         begin(learner, run, request, data)
+        _warn_of_steps_beyond_the_horizon(learner, request.until_step)
         earlier = request.parent.history() if request.parent else History()
         training = Training(
             data=data, run=run, until_step=request.until_step, progress=progress, listener=listener, regularisation=regularisation, earlier=earlier
@@ -103,6 +105,18 @@ def begin(learner: Learner, run: Run, request: Request, data: Encoded) -> None:
     """Puts the learner where the run goes on, and describes the run; for the holder of its lock."""
     _go_on(learner, run, request)
     run.describe({**request.inputs, **_described_data(data), **_described_learner(learner)})
+
+
+def _warn_of_steps_beyond_the_horizon(learner: Learner, until_step: int) -> None:
+    schedule = learner.settings.schedule
+    beyond = until_step - max(learner.step, schedule.horizon_steps)
+    if schedule.shape != "constant" and beyond > 0:
+        rate = learning_rate(learner.settings.optimiser, schedule, schedule.horizon_steps)
+        text = (
+            "%d of the %d steps to train lie beyond the schedule's horizon of %d steps: they train at its last learning rate, %.3g. "
+            "A larger horizon_steps in Training Settings spreads the schedule over all of them, in a training of its own."
+        )
+        _log.warning(text, beyond, until_step - learner.step, schedule.horizon_steps, rate)
 
 
 def _used(store: RunStore, state: State) -> State:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with stop.listening():
             parsed.command(parsed, reporter)
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads the output has enough of it, as `head` does; nothing is left to be said at the end either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_SUCCESS
     except (InputError, StoppedTraining) as error:
         reporter.line(f"error: {error}")
         return BAD_INPUT if isinstance(error, InputError) and not isinstance(error, NotPassedError) else NO_SUCCESS

@@ -19,7 +19,7 @@ from graft.training.errors import InputError
 from graft.training.files.fingerprint import fingerprint
 from graft.training.listener import Silent
 from graft.training.progress import NO_PROGRESS
-from graft.training.settings import OptimiserSettings
+from graft.training.settings import OptimiserSettings, ScheduleSettings
 from graft.training.store import RunStore
 from graft.training.trainable.base import LoadedBase
 from graft.training.trainable.controlnet import ControlNetRecipe
@@ -283,6 +283,22 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tiny_train, 
     with pytest.raises(InputError, match="folder of runs"):
         tiny_train(1, store=RunStore(tmp_path / "file"))
     assert counted == []
+
+
+def test_steps_beyond_the_horizon_are_told_before_they_are_trained(tiny_train, tiny_settings, caplog):
+    falls = ScheduleSettings(shape="linear", horizon_steps=2, final_fraction=0.25)
+    settings = replace(tiny_settings(), schedule=falls)
+    rate = settings.optimiser.learning_rate
+    state = tiny_train(2, settings)
+    assert "horizon" not in caplog.text
+    tiny_train(3, settings)
+    told = f"1 of the 1 steps to train lie beyond the schedule's horizon of 2 steps: they train at its last learning rate, {rate / 4:.3g}."
+    assert told in caplog.text
+    tiny_train(3, settings, previous=state)  # one of them is kept
+    assert "2 of the 2 steps" in caplog.text
+    caplog.clear()
+    tiny_train(4, replace(settings, schedule=replace(falls, shape="constant")))
+    assert "horizon" not in caplog.text
 
 
 def test_held_out_losses_at_start_on_the_way_and_at_the_end(tiny_train, tiny_settings, tiny_data, caplog):

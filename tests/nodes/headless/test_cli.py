@@ -280,3 +280,14 @@ def test_convert_passes_its_arguments_on(project, monkeypatch, capsys):
     monkeypatch.setattr(convert, "convert_to_bf16", lambda *places, overwrite: calls.append((*places[:2], overwrite)) or Report())
     assert main(["convert", "a.safetensors", "b.safetensors", "--overwrite"]) == 0
     assert calls == [(Path("a.safetensors"), Path("b.safetensors"), True)] and "was FP16" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly(tmp_path, monkeypatch, capsys):
+    """As `graft runs | head -1`, whose pipe has no reader any more."""
+    monkeypatch.setenv("GRAFT_RUNS", str(tmp_path / "runs"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main(["runs"]) == 1
+    assert "error" not in capsys.readouterr().err
