@@ -16,6 +16,7 @@ TINY = replace(SIZES["mini"], hidden_size=128, double_depth=1, single_depth=1, p
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_the_figures_are_written_and_told(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_sweep, "size_named", lambda name, device: ("tiny", TINY))
     figures = run_sweep_bench(tmp_path / "figures.json", repeats=3, batches=(1,))

@@ -121,6 +121,7 @@ def test_its_loss_is_reported_apart(tiny_train, prior_data):
     assert (with_it == PRIOR_COLOR).all(axis=-1).any() and not (without == PRIOR_COLOR).all(axis=-1).any()
 
 
+@pytest.mark.slow
 def test_what_is_kept_beside_the_data_is_learnt_with_it(tiny_data, tiny_learner, prior_data):
     """Trained on two pictures until it knows them by heart, it does worse on others than with these beside the two."""
     two, lost = replace(tiny_data, train=first(tiny_data, 2)), {}

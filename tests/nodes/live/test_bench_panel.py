@@ -9,6 +9,7 @@ from graft.nodes.live.bench_panel import LIMIT_SHARE, describe, run_bench_panel
 from graft.training.errors import InputError
 
 
+@pytest.mark.slow
 def test_the_panels_cost_is_measured_and_its_events_are_small(tmp_path):
     figures = run_bench_panel(tmp_path / "panel.json", seconds=0.5)
     assert figures["share_of_step_time"] >= 0 and figures["limit"] == LIMIT_SHARE == 0.005

@@ -64,6 +64,7 @@ def full_width_weights() -> dict[str, torch.Tensor]:
     return {name: torch.randint(0, 255, shape, generator=generator, dtype=torch.uint8) for name, shape in thin.items()}
 
 
+@pytest.mark.slow
 def test_the_map_is_that_of_diffusers_own_converter():
     from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 
